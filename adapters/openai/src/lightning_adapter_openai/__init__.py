@@ -1,0 +1,1 @@
+"""Captures the OpenAI SDK and points its clients at the gateway."""

@@ -1,0 +1,1 @@
+"""LightningRL: reinforcement learning of an agent's weights from its rollouts."""

@@ -1,0 +1,1 @@
+"""Train any LLM agent without changing it: the minimal core."""

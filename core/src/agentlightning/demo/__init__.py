@@ -1,0 +1,1 @@
+"""The agent, the tool and the tasks that `agl demo` trains on."""

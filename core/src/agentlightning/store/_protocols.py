@@ -1,0 +1,311 @@
+"""The four protocols of a store. Every backend has the same semantics and passes the same contract kit.
+
+All methods are safe to call from any thread's event loop and from several at once. What a method has returned is
+acknowledged, and what is acknowledged is kept. Times are seconds; the store's own clock judges leases and deadlines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Generic, Protocol, Self, TypeVar
+
+import msgspec
+
+from agentlightning.types import (
+    Attempt,
+    Checkpoint,
+    Completion,
+    Failure,
+    Heartbeat,
+    Json,
+    Lease,
+    MetricPoint,
+    Mode,
+    Resource,
+    ResourceSet,
+    ResourceState,
+    Reward,
+    Rollout,
+    RolloutRequest,
+    RolloutStatus,
+    Run,
+    RunEvent,
+    RunStatus,
+    Span,
+)
+
+Item = TypeVar("Item")
+
+
+class Page(msgspec.Struct, Generic[Item], frozen=True, kw_only=True):
+    """A slice of a listing.
+
+    Attributes:
+        cursor: Hand it to the next call to read on; None after the last page.
+    """
+
+    items: tuple[Item, ...]
+    cursor: str | None = None
+
+
+class RolloutQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which rollouts; a field that is None does not restrict. Listings are in order of creation."""
+
+    ids: tuple[str, ...] | None = None
+    run_id: str | None = None
+    group: str | None = None
+    mode: Mode | None = None
+    statuses: tuple[RolloutStatus, ...] | None = None
+    newest_first: bool = False
+
+
+class SpanQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which spans; a field that is None does not restrict. Ordered by attempt, then by sequence."""
+
+    rollout_ids: tuple[str, ...] | None = None
+    attempt_ids: tuple[str, ...] | None = None
+    operations: tuple[str, ...] | None = None
+    agent: str | None = None
+    include_late: bool = False
+
+
+class AppendResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of appended spans: newly stored, already there, and kept aside because their attempt had ended."""
+
+    stored: int
+    duplicates: int = 0
+    late: int = 0
+
+
+class RolloutStore(Protocol):
+    """Queue and lifecycle of rollouts. Legal moves are those of `agentlightning.store.lifecycle`."""
+
+    async def enqueue(
+        self, requests: Sequence[RolloutRequest], *, idempotency_key: str | None = None
+    ) -> list[Rollout]:
+        """Adds rollouts in order.
+
+        Raises:
+            Conflict: An id is taken, or the key came before with other requests. The same key with the same
+                requests returns the first result and adds nothing.
+        """
+        ...
+
+    async def lease(
+        self,
+        worker: str,
+        *,
+        limit: int = 1,
+        ttl_s: float = 30.0,
+        wait_s: float = 0.0,
+        run_id: str | None = None,
+    ) -> list[Lease]:
+        """Takes up to `limit` queued rollouts (of one run, if given) and creates their attempts, atomically.
+
+        First in, first out within one priority; waits up to `wait_s` for the first, woken by notification.
+        Pins the live (or, by weight, canary) resource set on rollouts that pin none.
+        """
+        ...
+
+    async def heartbeat(self, attempt_id: str, *, token: int, ttl_s: float = 30.0) -> Heartbeat:
+        """Extends a lease and moves a leased attempt to running.
+
+        Raises:
+            LeaseLost: The attempt has ended or the token is older than the rollout's newest. After `cancel` the
+                answer is `cancelled=True` instead.
+            NotFound: No such attempt.
+        """
+        ...
+
+    async def finish(
+        self, attempt_id: str, *, token: int, output: Json = None, failure: Failure | None = None
+    ) -> Rollout:
+        """Ends an attempt: succeeded without `failure`, else by its kind; retries as the rollout's config says.
+
+        Raises:
+            LeaseLost: The attempt has ended, was cancelled, timed out, or the token is older than the newest.
+                Repeating an identical `finish` of the same attempt returns the rollout and changes nothing.
+            NotFound: No such attempt.
+        """
+        ...
+
+    async def cancel(self, rollout_ids: Sequence[str], *, reason: str = "") -> list[Rollout]:
+        """Cancels what is not terminal yet; terminal rollouts stay as they are."""
+        ...
+
+    async def get(self, rollout_id: str) -> Rollout:
+        """One rollout. Raises `NotFound`."""
+        ...
+
+    async def attempts(self, rollout_ids: Sequence[str]) -> list[Attempt]:
+        """All attempts of the rollouts, by rollout in the given order, then by sequence."""
+        ...
+
+    async def list(
+        self, query: RolloutQuery = RolloutQuery(), *, limit: int = 100, cursor: str | None = None
+    ) -> Page[Rollout]:
+        """A page of rollouts."""
+        ...
+
+    async def wait(self, rollout_ids: Sequence[str], *, timeout_s: float | None = None) -> list[Rollout]:
+        """Waits until all are terminal or the time is up; returns those that are, in the given order."""
+        ...
+
+    async def completions(
+        self, *, after: int = 0, run_id: str | None = None, limit: int = 100, wait_s: float = 0.0
+    ) -> list[Completion]:
+        """Rollouts that became terminal after the cursor, in order; waits up to `wait_s` for the first."""
+        ...
+
+
+class SpanStore(Protocol):
+    """Append-only log of what was observed."""
+
+    async def append(self, spans: Sequence[Span], *, token: int | None = None) -> AppendResult:
+        """Adds spans, idempotent by (attempt, span id), and numbers them gap-free per attempt.
+
+        Spans for an attempt that has ended, or with a token older than its rollout's newest, are kept as late.
+
+        Raises:
+            NotFound: An attempt does not exist.
+            InvalidReward: A reward span carries no finite number. Nothing of the batch is stored.
+            LimitExceeded: A span is larger than the store takes.
+        """
+        ...
+
+    async def page(self, query: SpanQuery, *, limit: int = 1000, cursor: str | None = None) -> Page[Span]:
+        """A page of spans."""
+        ...
+
+    async def rewards(self, rollout_ids: Sequence[str]) -> list[Reward]:
+        """Rewards of the rollouts' successful (or, where none succeeded, newest) attempts; late ones left out."""
+        ...
+
+    async def count(self, query: SpanQuery = SpanQuery()) -> int:
+        """How many spans match."""
+        ...
+
+
+class ResourceStore(Protocol):
+    """Immutable, versioned resource sets."""
+
+    async def publish(
+        self,
+        resources: Mapping[str, Resource],
+        *,
+        parent: str | None = None,
+        state: ResourceState = ResourceState.LIVE,
+        weight: float = 0.0,
+        run_id: str | None = None,
+        step: int | None = None,
+    ) -> ResourceSet:
+        """Adds a set. Publishing as live retires the set that was live.
+
+        Raises:
+            Conflict: Publishing as live, and `parent` is not the id of the set that is live now.
+            NotFound: The parent does not exist.
+        """
+        ...
+
+    async def get(self, set_id: str) -> ResourceSet:
+        """One set. Raises `NotFound`."""
+        ...
+
+    async def live(self) -> ResourceSet | None:
+        """The live set, if any."""
+        ...
+
+    async def list(self, *, run_id: str | None = None, limit: int = 100) -> list[ResourceSet]:
+        """Newest first."""
+        ...
+
+    async def move(self, set_id: str, state: ResourceState, *, weight: float = 0.0) -> ResourceSet:
+        """Promotes, rolls back or retires; making one live retires the one that was."""
+        ...
+
+
+class RunStore(Protocol):
+    """Jobs, their metrics and events."""
+
+    async def create(self, run: Run) -> Run:
+        """Adds a run. Raises `Conflict` if the id is taken."""
+        ...
+
+    async def get(self, run_id: str) -> Run:
+        """One run; `interrupted` if its owner stopped calling `heartbeat`. Raises `NotFound`."""
+        ...
+
+    async def list(self, *, limit: int = 100) -> list[Run]:
+        """Newest first."""
+        ...
+
+    async def heartbeat(self, run_id: str, *, owner: str, ttl_s: float = 10.0) -> bool:
+        """Keeps a run alive for its owner; true when somebody asked it to stop.
+
+        Raises:
+            LeaseLost: Another owner drives it.
+        """
+        ...
+
+    async def update(
+        self,
+        run_id: str,
+        *,
+        status: RunStatus | None = None,
+        summary: Mapping[str, Json] | None = None,
+        checkpoint: Checkpoint | None = None,
+        error: str | None = None,
+        owner: str | None = None,
+        ttl_s: float = 10.0,
+    ) -> Run:
+        """Changes what is given; `summary` is merged by key. A status that is not running frees the owner.
+
+        Raises:
+            IllegalTransition: The run succeeded or failed already.
+            LeaseLost: `owner` is given to take the run over, and a living one drives it.
+        """
+        ...
+
+    async def request_stop(self, run_id: str) -> None:
+        """Asks the owner to stop; it learns of it from its next heartbeat."""
+        ...
+
+    async def log(
+        self, run_id: str, *, points: Sequence[MetricPoint] = (), events: Sequence[RunEvent] = ()
+    ) -> None:
+        """Adds metric points and events. A point with the name and step of an earlier one replaces it."""
+        ...
+
+    async def metrics(self, run_id: str, *, names: Sequence[str] | None = None) -> list[MetricPoint]:
+        """Metric points by name, then by step."""
+        ...
+
+    async def events(self, run_id: str) -> list[RunEvent]:
+        """Events in order."""
+        ...
+
+
+class Store(Protocol):
+    """Where agents, runners and algorithms meet."""
+
+    url: str
+    rollouts: RolloutStore
+    spans: SpanStore
+    resources: ResourceStore
+    runs: RunStore
+
+    async def sweep(self) -> int:
+        """Expires overdue leases and attempts now; returns how many. A background task does so by itself."""
+        ...
+
+    async def __aenter__(self) -> Self:
+        """Opens or creates it.
+
+        Raises:
+            StoreUnavailable: It cannot be opened.
+        """
+        ...
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Closes it; everything acknowledged stays."""
+        ...

@@ -1,0 +1,225 @@
+"""Experience: episodes taken apart into transitions, and put together as a forest of tokens."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from agentlightning.types._reward import Reward
+from agentlightning.types._rollout import Attempt, Json, Rollout
+from agentlightning.types._span import Span, TokenRecord
+
+
+class Episode(msgspec.Struct, frozen=True, kw_only=True):
+    """One finished attempt as it was captured: spans in order of sequence, late ones left out."""
+
+    rollout: Rollout
+    attempt: Attempt
+    spans: tuple[Span, ...]
+
+
+class Transition(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision of one agent.
+
+    Attributes:
+        id: Unique: the id of the span it was made from, with the choice's index if there are several.
+        index: Place in its trajectory, from 0.
+        agent: Who decided; empty if nobody said.
+        location: Node or function of the agent's program.
+        state: What the agent saw: messages, emitted state.
+        action: What it decided: message, tool call, chosen option.
+        tokens: Exact tokens, when a language model decided.
+        model: Model that served the call.
+        reward: Reward aimed at this decision itself; None if there is none.
+        credit: Share of the return this decision is given, by the credit stage.
+    """
+
+    id: str
+    rollout_id: str
+    index: int
+    agent: str = ""
+    location: str = ""
+    state: Json = None
+    action: Json = None
+    tokens: TokenRecord | None = None
+    model: str = ""
+    reward: float | None = None
+    credit: float | None = None
+
+
+class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
+    """The ordered transitions of one attempt, over any number of agents.
+
+    Attributes:
+        outcome: Reward of the whole attempt; None if nobody gave one.
+        outcomes: The outcome by dimension.
+        rewards: All rewards, those aimed at single spans included.
+    """
+
+    rollout: Rollout
+    attempt: Attempt
+    transitions: tuple[Transition, ...]
+    rewards: tuple[Reward, ...] = ()
+    outcome: float | None = None
+    outcomes: dict[str, float] = {}
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """Trajectories of one task that are compared with each other."""
+
+    key: str
+    trajectories: tuple[Trajectory, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """Where one LLM call lies in its tree.
+
+    Attributes:
+        transition_id: The transition that the call is.
+        prompt_node: Node of the prompt's last token; -1 for an empty prompt.
+        start: First node of the response.
+        stop: One past the last node of the response; response nodes are contiguous, each the parent of the next.
+    """
+
+    transition_id: str
+    rollout_id: str
+    prompt_node: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTree:
+    """The calls of one group as a prefix tree over tokens, as parallel arrays over its `N` nodes.
+
+    Nodes are in order of insertion, so a parent always comes before its children.
+
+    Attributes:
+        token_ids: `array('i')`, `[N]`.
+        parents: `array('i')`, `[N]`; -1 for a first token.
+        positions: `array('i')`, `[N]`; distance from the start of the sequence, from 0.
+        logprobs: `array('f')`, `[N]`; the sampler's log-probability on response nodes, 0 elsewhere.
+        versions: `array('i')`, `[N]`; policy version on response nodes, -1 elsewhere.
+        advantages: `array('f')`, `[N]`; 0 until `TokenForest.assign`.
+        weights: `array('f')`, `[N]`; loss weight, 0 on everything that is not trained.
+        calls: Every call inserted.
+    """
+
+    group: str
+    token_ids: array[int]
+    parents: array[int]
+    positions: array[int]
+    logprobs: array[float]
+    versions: array[int]
+    advantages: array[float]
+    weights: array[float]
+    calls: tuple[Call, ...]
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def path(self, node: int) -> list[int]:
+        """Token ids from the root to `node`, both included; empty for -1."""
+        ids: list[int] = []
+        while node >= 0:
+            ids.append(self.token_ids[node])
+            node = self.parents[node]
+        ids.reverse()
+        return ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenForest:
+    """The trees of a batch: every token that several calls share is there once.
+
+    Attributes:
+        mismatches: Why calls could not continue an earlier one, with counts
+            (`template`, `retokenisation`, `rewritten`).
+        tokens_in: Tokens of all calls before merging, prompts and responses.
+    """
+
+    trees: tuple[TokenTree, ...]
+    mismatches: Mapping[str, int] = field(default_factory=dict)
+    tokens_in: int = 0
+
+    @property
+    def size(self) -> int:
+        """Unique tokens after merging."""
+        return sum(len(tree) for tree in self.trees)
+
+    def assign(self, *, advantages: Mapping[str, float], weights: Mapping[str, float]) -> TokenForest:
+        """Returns the forest with an advantage and a per-token loss weight on each call's response tokens.
+
+        Args:
+            advantages: By transition id; calls that are absent are not trained.
+            weights: By transition id: the weight of each response token of that call in the loss.
+        """
+        return replace(self, trees=tuple(_assign(tree, advantages, weights) for tree in self.trees))
+
+
+def _assign(tree: TokenTree, advantages: Mapping[str, float], weights: Mapping[str, float]) -> TokenTree:
+    advantage_N, weight_N = array("f", bytes(4 * len(tree))), array("f", bytes(4 * len(tree)))
+    for call in tree.calls:
+        if call.transition_id in advantages:
+            count = call.stop - call.start
+            advantage_N[call.start : call.stop] = array("f", [advantages[call.transition_id]] * count)
+            weight_N[call.start : call.stop] = array("f", [weights[call.transition_id]] * count)
+    return replace(tree, advantages=advantage_N, weights=weight_N)
+
+
+class Drop(msgspec.Struct, frozen=True, kw_only=True):
+    """Something a stage left out, and why."""
+
+    id: str
+    reason: str
+
+
+class StageReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What one stage did, kept with the run.
+
+    Attributes:
+        before: Counts by noun (`episodes`, `spans`, `trajectories`, `transitions`, `groups`, `tokens`) on the way in.
+        after: The same on the way out.
+        dropped: How many were left out, by reason.
+    """
+
+    stage: str
+    before: dict[str, int]
+    after: dict[str, int]
+    dropped: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experience:
+    """What flows through the pipeline; each stage fills in or rewrites a part and returns a new one.
+
+    Attributes:
+        episodes: What was captured.
+        trajectories: What the agents decided, from the `transitions` stage on.
+        groups: Trajectories by task, from the `group` stage on.
+        forest: Token trees, one per group, from the `forest` stage on.
+        drops: What the stage just run left out; the pipeline empties it between stages.
+        reports: One per stage that has run.
+    """
+
+    episodes: tuple[Episode, ...] = ()
+    trajectories: tuple[Trajectory, ...] = ()
+    groups: tuple[Group, ...] = ()
+    forest: TokenForest | None = None
+    drops: tuple[Drop, ...] = ()
+    reports: tuple[StageReport, ...] = ()
+
+    def counts(self) -> dict[str, int]:
+        """How much is in it, by noun."""
+        return {
+            "episodes": len(self.episodes),
+            "spans": sum(len(episode.spans) for episode in self.episodes),
+            "trajectories": len(self.trajectories),
+            "transitions": sum(len(trajectory.transitions) for trajectory in self.trajectories),
+            "groups": len(self.groups),
+            "tokens": self.forest.size if self.forest else 0,
+        }

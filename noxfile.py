@@ -1,0 +1,186 @@
+"""Sessions of the workspace. Packages are found by globbing its members: a new folder needs no change here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import nox
+from packaging.requirements import Requirement
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|venv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "types", "tests"]
+
+ROOT = Path(__file__).parent
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""Tiny models are many times slower on several threads than on one."""
+
+# uv reads none of pip's settings: (pip's variable, uv's variable, uv's separator).
+PIP_TO_UV = (
+    ("PIP_INDEX_URL", "UV_INDEX_URL", " "),
+    ("PIP_EXTRA_INDEX_URL", "UV_EXTRA_INDEX_URL", " "),
+    ("PIP_FIND_LINKS", "UV_FIND_LINKS", ","),
+)
+for pip_name, uv_name, separator in PIP_TO_UV:
+    if values := os.environ.get(pip_name, "").split():
+        os.environ.setdefault(uv_name, separator.join(values))
+if "PIP_EXTRA_INDEX_URL" in os.environ:
+    os.environ.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")  # as pip: the best version of all indexes
+
+
+@dataclass(frozen=True)
+class Package:
+    """One distribution of the workspace, read from its own `pyproject.toml`."""
+
+    path: Path
+
+    @property
+    def kind(self) -> str:
+        """`core`, or the folder that the package lies in."""
+        return self.path.relative_to(ROOT).parts[0]
+
+    @property
+    def extras(self) -> dict[str, list[str]]:
+        """Requirements of each optional extra."""
+        project = nox.project.load_toml(self.path / "pyproject.toml")["project"]
+        return dict(project.get("optional-dependencies", {}))
+
+    @property
+    def editable(self) -> tuple[str, str]:
+        """Arguments that install the package from here, with all of its extras."""
+        extras = f"[{','.join(sorted(self.extras))}]" if self.extras else ""
+        return "-e", f"./{self.path.relative_to(ROOT).as_posix()}{extras}"
+
+    @property
+    def floors(self) -> dict[str, str]:
+        """Lowest allowed version of each requirement of the `instruments` extra."""
+        requirements = map(Requirement, self.extras.get("instruments", []))
+        return {
+            requirement.name: specifier.version
+            for requirement in requirements
+            for specifier in requirement.specifier
+            if specifier.operator == ">="
+        }
+
+
+WORKSPACE = nox.project.load_toml(ROOT / "pyproject.toml")
+PACKAGES = [
+    Package(manifest.parent)
+    for member in WORKSPACE["tool"]["uv"]["workspace"]["members"]
+    for manifest in sorted(ROOT.glob(f"{member}/pyproject.toml"))
+]
+CORE = PACKAGES[0]
+
+
+def params(kind: str) -> list[nox.param]:
+    """The packages of one kind, as session parameters called by their folders."""
+    return [nox.param(package, id=package.path.name) for package in PACKAGES if package.kind == kind]
+
+
+def group(name: str) -> tuple[str, ...]:
+    """Requirements of a dependency group of the workspace."""
+    return nox.project.dependency_groups(WORKSPACE, name)
+
+
+def requirements(*packages: Package, groups: tuple[str, ...] = ()) -> list[str]:
+    """Arguments that install packages and groups; torch stays at the version that `constraints.txt` states."""
+    editables = [argument for package in packages for argument in package.editable]
+    return ["-c", "constraints.txt", *editables, *(line for name in groups for line in group(name))]
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Trains a real agent on this machine and shows that it got better."""
+    session.install(*requirements(*PACKAGES))
+    session.run("agl", "demo", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Passes all tests of all packages, with the coverage of core."""
+    session.install(*requirements(*PACKAGES, groups=("test",)))
+    coverage = () if session.posargs else ("--cov", "--cov-report=term-missing:skip-covered")
+    session.run("pytest", *coverage, *session.posargs, env=ONE_THREAD)
+
+
+@nox.session(venv_backend="none")
+def dev(session: nox.Session) -> None:
+    """Makes `.venv` with every package installed editable, plus all development tools."""
+    folder = ROOT / ".venv"
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    wanted = requirements(*PACKAGES, groups=("dev",))
+    if not python.exists():
+        session.run(sys.executable, "-m", "venv", str(folder))
+    if uv := shutil.which("uv"):
+        session.run(uv, "pip", "install", "--python", str(python), *wanted, external=True)
+    else:
+        session.run(str(python), "-m", "pip", "install", *wanted, external=True)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Checks style and formatting."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Checks the types of every package, strictly."""
+    session.install(*requirements(*PACKAGES, groups=("types",)))
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measures against named opponents: `nox -s bench -- [NAME …] [--json]`."""
+    session.install(*requirements(*PACKAGES))
+    session.run("python", "tests/benchmarks", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+@nox.parametrize("version", ["latest", "oldest"], ids=["latest", "oldest"])
+@nox.parametrize("package", params("adapters"))
+def adapter(session: nox.Session, package: Package, version: str) -> None:
+    """Tests one adapter against the newest or the oldest release of its framework."""
+    oldest = package.floors if version == "oldest" else {}
+    pins = [f"{name}=={floor}" for name, floor in oldest.items()]
+    upgrade = [] if oldest else ["--upgrade"]
+    session.install(*upgrade, *requirements(CORE, package, groups=("test",)), *pins)
+    for name, floor in oldest.items():
+        _assert_installed(session, name, floor)
+    session.run("pytest", str(package.path / "tests"), *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+@nox.parametrize("package", params("algorithms"))
+def algorithm(session: nox.Session, package: Package) -> None:
+    """Tests one algorithm with nothing else installed."""
+    _test_alone(session, package)
+
+
+@nox.session
+@nox.parametrize("package", params("plugins"))
+def plugin(session: nox.Session, package: Package) -> None:
+    """Tests one plugin with nothing else installed."""
+    _test_alone(session, package)
+
+
+def _test_alone(session: nox.Session, package: Package) -> None:
+    session.install(*requirements(CORE, package, groups=("test",)))
+    session.run("pytest", str(package.path / "tests"), *session.posargs, env=ONE_THREAD)
+
+
+def _assert_installed(session: nox.Session, name: str, version: str) -> None:
+    code = "import sys; from importlib.metadata import version; print(version(sys.argv[1]))"
+    installed = session.run("python", "-c", code, name, silent=True)
+    if Requirement(f"{name}=={version}").specifier.contains(str(installed).strip()):
+        session.log(f"{name} {version} is installed, as its floor states")
+    else:
+        session.error(f"the floor of {name} is {version}, but {installed!r} was installed")
