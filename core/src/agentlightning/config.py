@@ -8,7 +8,30 @@ from typing import TypeVar
 
 import msgspec
 
+from agentlightning._layers import SWITCHES, EffectiveConfig, Setting, load_config
+from agentlightning._run_config import (
+    DEFAULT_STORE,
+    GatewaySection,
+    PipelineSection,
+    RunConfig,
+    SamplingSection,
+)
+from agentlightning._tasks import read_tasks
 from agentlightning.errors import ConfigError
+
+__all__ = [
+    "DEFAULT_STORE",
+    "SWITCHES",
+    "EffectiveConfig",
+    "GatewaySection",
+    "PipelineSection",
+    "RunConfig",
+    "SamplingSection",
+    "Setting",
+    "decode_params",
+    "load_config",
+    "read_tasks",
+]
 
 Section = TypeVar("Section", bound=msgspec.Struct)
 

@@ -14,6 +14,7 @@ AglError
 │   ├── Conflict                        same key, other payload; or a compare-and-set that lost
 │   ├── LimitExceeded                   a size or count limit
 │   └── StoreUnavailable (OSError)      the medium is full, read-only, locked or away
+├── StageError (RuntimeError)           a pipeline stage failed
 ├── InvalidReward (ValueError)          NaN, infinite, boolean or not a number
 ├── GatewayError (RuntimeError)         the gateway could not start or serve
 ├── EngineError (RuntimeError)          an inference engine or learner failed
@@ -46,6 +47,7 @@ __all__ = [
     "PluginConflict",
     "PluginError",
     "PluginNotFound",
+    "StageError",
     "StoreError",
     "StoreUnavailable",
     "TargetError",
@@ -106,6 +108,10 @@ class LimitExceeded(StoreError):
 
 class StoreUnavailable(StoreError, OSError):
     """The medium is full, read-only, locked or out of reach; nothing acknowledged was lost."""
+
+
+class StageError(AglError, RuntimeError):
+    """A pipeline stage failed; the message names it, the cause is what it raised."""
 
 
 class InvalidReward(AglError, ValueError):

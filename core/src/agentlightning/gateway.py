@@ -117,9 +117,7 @@ class Gateway(Protocol):
 class GatewayFactory(Protocol):
     """Target of the `AppSpec` named `gateway`."""
 
-    def __call__(
-        self, *, store: Store, upstreams: Mapping[str, Upstream], config: GatewayConfig
-    ) -> Gateway:
+    def __call__(self, *, store: Store, upstreams: Mapping[str, Upstream], config: GatewayConfig) -> Gateway:
         """Builds a gateway.
 
         Args:

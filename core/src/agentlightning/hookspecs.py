@@ -32,7 +32,7 @@ def agl_register_adapters() -> Sequence[AdapterSpec]:
     module is installed.
 
     Returns:
-        Specs whose targets are `agentlightning.agent.Adapter` classes.
+        Specs whose targets are `agentlightning.agents.Adapter` classes.
     """
     raise NotImplementedError
 

@@ -1,6 +1,7 @@
 """Attribute and operation names: OpenTelemetry GenAI first, `agl.*` only where OpenTelemetry has no word.
 
-The GenAI names follow semantic conventions 1.41; they are still in development, so this file is the one place to change.
+The GenAI names follow semantic conventions 1.41; they are still in development, so they stand
+here and nowhere else.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AdapterSpec(Spec, frozen=True, kw_only=True):
-    """A framework adapter; the target is a class of `agent.Adapter` without arguments.
+    """A framework adapter; the target is a class of `agents.Adapter` without arguments.
 
     Attributes:
         module: Top-level module of the framework: capture starts only where it is installed.

@@ -1,1 +1,5 @@
-"""The agent, the tool and the tasks that `agl demo` trains on."""
+"""The agent, the tool and the tasks that `agl demo` trains on, and the demo itself."""
+
+from agentlightning.demo._demo import DemoReport, DemoSize, Score, run_demo
+
+__all__ = ["DemoReport", "DemoSize", "Score", "run_demo"]

@@ -20,7 +20,7 @@ FROM_THE_HEAD_SHARE: Final = 0.4
 HASTY_SHARE: Final = 0.4
 """Share of the remaining two-step demonstrations whose operator stopped after the first step."""
 
-_HELD_OUT, _DEMONSTRATED, _TRAINED = range(0, 4), range(4, 7), range(7, 16)
+_HELD_OUT, _DEMONSTRATED, _TRAINED = range(4), range(4, 7), range(7, 16)
 _BUCKETS: Final = 16
 
 _ONE_STEP: Final = (

@@ -1,5 +1,19 @@
 """The experience pipeline: stages that turn captured spans into what algorithms learn from."""
 
+from agentlightning.pipeline._builtin import BUILTIN_STAGES
+from agentlightning.pipeline._forest import build_forest
+from agentlightning.pipeline._outcome import OutcomeRule, outcomes_by_rollout
+from agentlightning.pipeline._pipeline import Pipeline
 from agentlightning.pipeline._stage import Stage, StageFactory
+from agentlightning.pipeline._transitions import INCOMPLETE
 
-__all__ = ["Stage", "StageFactory"]
+__all__ = [
+    "BUILTIN_STAGES",
+    "INCOMPLETE",
+    "OutcomeRule",
+    "Pipeline",
+    "Stage",
+    "StageFactory",
+    "build_forest",
+    "outcomes_by_rollout",
+]

@@ -25,7 +25,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     """One decision of one agent.
 
     Attributes:
-        id: Unique: the id of the span it was made from, with the choice's index if there are several.
+        id: Unique: `attempt/span` of the span it was made from, with `:index` of the choice if there are several.
         index: Place in its trajectory, from 0.
         agent: Who decided; empty if nobody said.
         location: Node or function of the agent's program.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import string
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -27,6 +28,20 @@ class Resource(Protocol):
     kind: ClassVar[str]
 
 
+class _PlainFormatter(string.Formatter):
+    """Fills in names only: a template is data, so it must not reach into the values' attributes."""
+
+    def get_field(
+        self, field_name: str, args: Sequence[object], kwargs: Mapping[str, object]
+    ) -> tuple[object, str]:
+        del args  # positional placeholders are no names
+        if not field_name.isidentifier():
+            raise ValueError(
+                f"a placeholder must be a name, got {{{field_name}}}; write {{{{ and }}}} for braces"
+            )
+        return kwargs[field_name], field_name
+
+
 class PromptTemplate(msgspec.Struct, frozen=True, kw_only=True):
     """A prompt with `{placeholders}`.
 
@@ -42,8 +57,9 @@ class PromptTemplate(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:
             KeyError: A placeholder has no value.
+            ValueError: A placeholder is more than a name.
         """
-        return self.template.format_map(_Plain(values))
+        return _PlainFormatter().vformat(self.template, (), values)
 
 
 class ModelEndpoint(msgspec.Struct, frozen=True, kw_only=True):

@@ -51,7 +51,9 @@ def check_reward(value: object) -> float:
         InvalidReward: It is a boolean, not a number, NaN or infinite.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidReward(f"a reward must be a number, got {value!r} ({type(value).__name__}); use 1.0 / 0.0")
+        raise InvalidReward(
+            f"a reward must be a number, got {value!r} ({type(value).__name__}); use 1.0 / 0.0"
+        )
     number = float(value)
     if not math.isfinite(number):
         raise InvalidReward(f"a reward must be finite, got {value!r}; leave it out if it is unknown")

@@ -12,7 +12,6 @@ import msgspec
 
 from agentlightning.types._rollout import Json
 
-
 _Number = TypeVar("_Number", int, float)
 
 
@@ -92,7 +91,9 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
         finish_reason: str = "",
     ) -> TokenRecord:
         """Packs one answer; lengths of `response_ids` and `logprobs` that differ mark it incomplete."""
-        incomplete = "" if len(response_ids) == len(logprobs) else "ids and log-probabilities differ in length"
+        incomplete = (
+            "" if len(response_ids) == len(logprobs) else "ids and log-probabilities differ in length"
+        )
         return cls(
             prompt=pack_ints(prompt_ids),
             response=pack_ints(response_ids),

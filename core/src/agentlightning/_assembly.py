@@ -1,0 +1,420 @@
+"""Puts a run together: store, run record, model, gateway, runners — and takes it apart again in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from agentlightning._execution import Execution
+from agentlightning._recipe import Recipe, environment, read_jsonl, write_tasks
+from agentlightning._session import Session
+from agentlightning.agents import Adapter
+from agentlightning.algorithm import Algorithm, AlgorithmFactory
+from agentlightning.budget import BudgetMeter
+from agentlightning.capture import Exporter, install_tracing
+from agentlightning.compose import SequenceAlgorithm
+from agentlightning.engine import Backend, BackendFactory
+from agentlightning.errors import AglError, ConfigError, EngineError, Interrupted, LeaseLost, StoreError
+from agentlightning.gateway import GatewayConfig, GatewayFactory, Upstream
+from agentlightning.observer import Observer, Observers, RunStarted
+from agentlightning.pipeline import Pipeline, StageFactory
+from agentlightning.plugins import Plugins
+from agentlightning.runner import Grader, Launcher, Runner, RunnerConfig
+from agentlightning.specs import (
+    AlgorithmSpec,
+    AppSpec,
+    EngineSpec,
+    GraderSpec,
+    LauncherSpec,
+    ObserverSpec,
+    StageSpec,
+    StoreSpec,
+)
+from agentlightning.store import RolloutQuery, Store, open_store
+from agentlightning.targets import load_target
+from agentlightning.types import (
+    BUILTIN_KINDS,
+    Json,
+    Resource,
+    RolloutConfig,
+    RolloutStatus,
+    Run,
+    RunKind,
+    RunStatus,
+)
+
+_log = logging.getLogger("agentlightning.trainer")
+_HEARTBEAT_S = 2.0
+_OWNER_TTL_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What `Trainer` was given: the recipe, and the objects that plain data cannot hold."""
+
+    recipe: Recipe
+    agent: object
+    graders: tuple[Grader | str, ...]
+    observers: tuple[Observer | str, ...]
+    train: Sequence[Json]
+    val: Sequence[Json]
+    store: Store | str
+    plugins: Plugins
+
+
+@asynccontextmanager
+async def open_session(
+    parts: Parts,
+    *,
+    kind: RunKind,
+    stop: asyncio.Event,
+    resume: str | None = None,
+    weights_of: str | None = None,
+) -> AsyncIterator[tuple[Session, Algorithm]]:
+    """Everything a run needs, started; on the way out all of it is stopped and the run's status is settled.
+
+    Args:
+        stop: Set by whoever wants the run to stop.
+        resume: Id of a run to go on with.
+        weights_of: Id of a run whose newest checkpoint is loaded into the learner.
+    """
+    recipe, plugins = parts.recipe, parts.plugins
+    algorithm = _algorithm(recipe, plugins)
+    graders = [_grader(one, plugins) for one in parts.graders]
+    observers = Observers([_observer(one, plugins) for one in parts.observers])
+    agent = load_target(parts.agent) if isinstance(parts.agent, str) else parts.agent
+    async with AsyncExitStack() as stack:
+        store = await _store(parts, stack)
+        run = await _claim(store, recipe, kind=kind, name=algorithm.name, resume=resume)
+        directory = _directory(parts, store) / run.id
+        session = Session(
+            run=run,
+            seed=recipe.seed,
+            train=parts.train,
+            val=parts.val,
+            store=store,
+            engine=None,
+            learner=None,
+            gateway=None,
+            pipeline=_pipeline(recipe, plugins, algorithm.name),
+            observers=observers,
+            meter=BudgetMeter(recipe.budget),
+            rollout_config=RolloutConfig(timeout_s=recipe.timeout_s, max_attempts=recipe.max_attempts),
+            sampling=recipe.sampling,
+            directory=directory,
+            stop=stop,
+            state={},
+        )
+        await stack.enter_async_context(_settled(session))
+        _keep_tasks(session, resumed=resume is not None)
+        await stack.enter_async_context(_alive(session))
+        await _start_model(session, recipe, plugins, stack)
+        await _load_checkpoint(session, resume=resume, weights_of=weights_of)
+        await _start_runner(session, parts, agent, graders, stack)
+        observers.notify(RunStarted(run=session.run, resumed=resume is not None))
+        yield session, algorithm
+
+
+def _algorithm(recipe: Recipe, plugins: Plugins) -> Algorithm:
+    built: list[Algorithm] = []
+    for name, params in recipe.algorithm:
+        spec = plugins.find(AlgorithmSpec, name)
+        if spec.needs_learner and recipe.engine is None:
+            raise ConfigError(
+                f"algorithm {name!r} trains a model's weights, and no engine serves one here; "
+                "add engine='torch' (--engine torch) with its model"
+            )
+        factory = cast("AlgorithmFactory", plugins.load(spec))
+        built.append(factory(params))
+    if not built:
+        raise ConfigError("no algorithm was given; name one, such as algorithm='lightningrl'")
+    return built[0] if len(built) == 1 else SequenceAlgorithm(built)
+
+
+def _grader(grader: Grader | str, plugins: Plugins) -> Grader:
+    if not isinstance(grader, str):
+        return grader
+    return cast(
+        "Grader", load_target(grader) if ":" in grader else plugins.load(plugins.find(GraderSpec, grader))
+    )
+
+
+def _observer(observer: Observer | str, plugins: Plugins) -> Observer:
+    if not isinstance(observer, str):
+        return observer
+    found = load_target(observer) if ":" in observer else plugins.load(plugins.find(ObserverSpec, observer))
+    return cast("Observer", found() if isinstance(found, type) else found)
+
+
+def _pipeline(recipe: Recipe, plugins: Plugins, algorithm: str) -> Pipeline:
+    params: dict[str, Mapping[str, Json]] = {name: {} for name in recipe.stages or ()}
+    params |= recipe.stage_params
+    if recipe.agents:
+        params["transitions"] = {"agents": list(recipe.agents), **params.get("transitions", {})}
+
+    def load(spec: StageSpec) -> StageFactory:
+        return cast("StageFactory", plugins.load(spec))
+
+    pipeline = Pipeline.build(plugins.stages().values(), load=load, params=params)
+    if recipe.stages is not None:
+        for name in set(pipeline.names) - set(recipe.stages):
+            pipeline = pipeline.without(name)
+        pipeline = pipeline.reordered(recipe.stages)
+    return plugins.configure_pipeline(pipeline, algorithm)
+
+
+async def _store(parts: Parts, stack: AsyncExitStack) -> Store:
+    if not isinstance(parts.store, str):
+        return parts.store
+    return await stack.enter_async_context(open_store(parts.store, schemes=store_schemes(parts.plugins)))
+
+
+def store_schemes(plugins: Plugins) -> dict[str, Callable[[str], Store]]:
+    """Store factories by URL scheme, each loaded when it is used."""
+
+    def opener(spec: StoreSpec) -> Callable[[str], Store]:
+        def opened(url: str) -> Store:
+            return cast("Callable[[str], Store]", plugins.load(spec))(url)
+
+        return opened
+
+    return {name: opener(spec) for name, spec in plugins.stores().items()}
+
+
+def owner_name() -> str:
+    """This process, as the store knows owners of runs."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+async def _claim(store: Store, recipe: Recipe, *, kind: RunKind, name: str, resume: str | None) -> Run:
+    """Creates the run, or takes over one that nobody drives any more."""
+    now = time.time()
+    if resume is not None:
+        before = await store.runs.get(resume)
+        if before.status not in (RunStatus.INTERRUPTED, RunStatus.STOPPED):
+            raise ConfigError(
+                f"run {resume} is {before.status}; only interrupted and stopped runs can be resumed"
+            )
+        run = await store.runs.update(
+            resume, status=RunStatus.RUNNING, owner=owner_name(), ttl_s=_OWNER_TTL_S
+        )
+        await _give_up_unfinished(store, resume)
+        return run
+    return await store.runs.create(
+        Run(
+            id=f"{kind.value}-{secrets.token_hex(4)}",
+            kind=kind,
+            algorithm=name,
+            status=RunStatus.RUNNING,
+            config=recipe.to_config(),
+            seed=recipe.seed,
+            created_at=now,
+            updated_at=now,
+            environment=environment(),
+            owner=owner_name(),
+            expires_at=now + _OWNER_TTL_S,
+        )
+    )
+
+
+async def _give_up_unfinished(store: Store, run_id: str) -> None:
+    """What the dead process had queued is cancelled: the resumed step asks for its rollouts anew."""
+    query = RolloutQuery(run_id=run_id, statuses=(RolloutStatus.QUEUED, RolloutStatus.RUNNING))
+    while True:
+        page = await store.rollouts.list(query, limit=1_000)
+        if not page.items:
+            return
+        await store.rollouts.cancel([rollout.id for rollout in page.items], reason="the run was resumed")
+
+
+def _directory(parts: Parts, store: Store) -> Path:
+    if parts.recipe.directory is not None:
+        return Path(parts.recipe.directory)
+    scheme, _, path = store.url.partition(":///")
+    if scheme == "sqlite":
+        database = Path(path.partition("?")[0])
+        return database.with_name(f"{database.stem}-runs").resolve()
+    return Path("agl-runs").resolve()
+
+
+def _keep_tasks(session: Session, *, resumed: bool) -> None:
+    """Tasks live next to the checkpoints, so that a run can be resumed without the script that started it."""
+    train, val = session.directory / "train.jsonl", session.directory / "val.jsonl"
+    if resumed and train.exists():
+        session.train, session.val = read_jsonl(train), read_jsonl(val)
+        return
+    try:
+        session.directory.mkdir(parents=True, exist_ok=True)
+        write_tasks(train, session.train)
+        write_tasks(val, session.val)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write the run's files to {str(session.directory)!r}: {error.strerror}; "
+            "choose another place with directory=… (--directory)"
+        ) from error
+
+
+@asynccontextmanager
+async def _settled(session: Session) -> AsyncIterator[None]:
+    """Whatever happens, the store learns how the run ended."""
+    try:
+        yield
+    except Interrupted:
+        await session.finish(RunStatus.STOPPED)
+        raise
+    except AglError as error:
+        await session.finish(RunStatus.FAILED, error=str(error))
+        raise
+    except asyncio.CancelledError:
+        await session.finish(RunStatus.STOPPED)
+        raise
+    except Exception as error:
+        await session.finish(RunStatus.FAILED, error=f"{type(error).__name__}: {error}")
+        raise
+
+
+@asynccontextmanager
+async def _alive(session: Session) -> AsyncIterator[None]:
+    """Keeps the run's lease, and hears requests to stop."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(_HEARTBEAT_S)
+            try:
+                stop = await session.store.runs.heartbeat(
+                    session.run.id, owner=owner_name(), ttl_s=_OWNER_TTL_S
+                )
+            except LeaseLost:
+                stop = True
+            except StoreError as error:
+                _log.warning("heartbeat of run %s failed, trying again: %s", session.run.id, error)
+                continue
+            if stop:
+                session.stop.set()
+
+    async with _background(beat(), name="run-heartbeat"):
+        yield
+
+
+@asynccontextmanager
+async def _background(
+    job: Coroutine[object, object, None], *, name: str
+) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(job, name=name)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _start_model(session: Session, recipe: Recipe, plugins: Plugins, stack: AsyncExitStack) -> None:
+    """Starts the engine, if there is one, and the gateway in front of it or of the upstreams."""
+    upstreams: dict[str, Upstream] = dict(recipe.upstreams)
+    if recipe.engine is not None:
+        factory = cast("BackendFactory", plugins.load(plugins.find(EngineSpec, recipe.engine)))
+        backend: Backend = factory(recipe.engine_params, seed=recipe.seed, directory=session.directory)
+        await backend.engine.start()
+        stack.push_async_callback(backend.engine.stop)
+        session.engine, session.learner = backend.engine, backend.learner
+        upstreams["*"] = backend.engine
+    if not upstreams:
+        return
+    build = cast("GatewayFactory", plugins.load(plugins.find(AppSpec, "gateway")))
+    config = GatewayConfig(port=recipe.port, sampling=recipe.sampling)
+    session.gateway = build(store=session.store, upstreams=upstreams, config=config)
+    await session.gateway.start()
+    stack.push_async_callback(session.gateway.stop)
+
+
+async def _load_checkpoint(session: Session, *, resume: str | None, weights_of: str | None) -> None:
+    source = session.run if resume else await session.store.runs.get(weights_of) if weights_of else None
+    if source is None:
+        return
+    if source.checkpoint is None:
+        if weights_of:
+            raise ConfigError(f"run {weights_of} has no checkpoint to evaluate")
+        return
+    directory = Path(source.checkpoint.path)
+    try:
+        manifest = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"checkpoint {str(directory)!r} of run {source.id} cannot be read: {error}"
+        ) from error
+    if session.learner is not None:
+        await session.learner.load_state(directory)
+    if resume:
+        session.state, session.serial = manifest["state"], manifest["serial"]
+        session.meter.rollouts = manifest["spent"]["rollouts"]
+        session.meter.tokens = manifest["spent"]["tokens"]
+
+
+async def _start_runner(
+    session: Session, parts: Parts, agent: object, graders: Sequence[Grader], stack: AsyncExitStack
+) -> None:
+    recipe, plugins, store = parts.recipe, parts.plugins, session.store
+    adapters = _instrument(plugins, stack)
+    exporter = await stack.enter_async_context(Exporter(store.spans))
+    runner = Runner(
+        store,
+        execution=Execution(agent, adapters=adapters, concurrency=recipe.concurrency),
+        exporter=exporter,
+        gateway=session.gateway,
+        graders=graders,
+        resources=_ResourceLoader(store, plugins),
+        observers=session.observers,
+        config=RunnerConfig(concurrency=recipe.concurrency, model=recipe.model, agents=recipe.agents),
+    )
+    launcher = cast("type[Launcher]", plugins.load(plugins.find(LauncherSpec, "in-process")))()
+    session.workers = await stack.enter_async_context(
+        _background(launcher.run(runner, run_id=session.run.id), name="runner")
+    )
+
+
+def _instrument(plugins: Plugins, stack: AsyncExitStack) -> list[Adapter]:
+    """Starts capture for every installed framework that an adapter exists for."""
+    provider = install_tracing()
+    adapters: list[Adapter] = []
+    for spec in plugins.adapters().values():
+        if spec.module and importlib.util.find_spec(spec.module) is None:
+            continue
+        adapter = cast("type[Adapter]", plugins.load(spec))()
+        adapter.instrument(provider)
+        stack.callback(adapter.uninstrument)
+        adapters.append(adapter)
+    return adapters
+
+
+class _ResourceLoader:
+    """Loads pinned resource sets, each once: they are immutable."""
+
+    def __init__(self, store: Store, plugins: Plugins) -> None:
+        self._store = store
+        self._kinds = BUILTIN_KINDS | {
+            spec.name: cast("type[Resource]", plugins.load(spec)) for spec in plugins.resources().values()
+        }
+        self._loaded: dict[str, Mapping[str, Resource]] = {}
+
+    async def __call__(self, set_id: str | None) -> Mapping[str, Resource]:
+        if set_id is None:
+            return {}
+        if set_id not in self._loaded:
+            found = await self._store.resources.get(set_id)
+            self._loaded[set_id] = {
+                name: record.load(self._kinds)
+                for name, record in found.resources.items()
+                if record.kind in self._kinds
+            }
+        return self._loaded[set_id]

@@ -1,0 +1,164 @@
+"""The observer `progress`: a live view in a terminal, plain lines anywhere else, always on stderr."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from statistics import fmean, pstdev
+from typing import Final
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from agentlightning.observer import (
+    Evaluated,
+    Event,
+    MetricsLogged,
+    PhaseStarted,
+    RolloutFinished,
+    RunFinished,
+    RunStarted,
+)
+
+_WINDOW: Final = 256
+"""Rollouts that the reward is averaged over."""
+_LINE_EVERY_S: Final = 10.0
+"""Shortest time between plain lines about metrics, in seconds."""
+_BARS: Final = "▁▂▃▄▅▆▇█"
+_SHOWN: Final = 6
+"""Metrics shown at once."""
+
+
+class Progress:
+    """Shows how a run goes: phase, rewards with a 95 % band, speed, evaluations.
+
+    Args:
+        console: Where to; None is stderr.
+        clock: Seconds, rising.
+    """
+
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console or Console(stderr=True)
+        self._clock = clock
+        self._live: Live | None = None
+        self._started = self._phase_started = clock()
+        self._last_line = -math.inf
+        self._phase = "starting"
+        self._total: int | None = None
+        self._finished = self._failed = self._in_phase = 0
+        self._rewards: deque[float] = deque(maxlen=_WINDOW)
+        self._curve: deque[float] = deque(maxlen=40)
+        self._metrics: dict[str, float] = {}
+        self._step = 0
+        self._evaluations: list[str] = []
+
+    def notify(self, event: Event) -> None:
+        """Takes one event."""
+        match event:
+            case RunStarted():
+                self._start(event)
+            case PhaseStarted():
+                self._phase, self._total, self._in_phase = event.name, event.total, 0
+                self._phase_started = self._clock()
+                self._say(f"{event.name} …")
+            case RolloutFinished():
+                self._count(event)
+            case MetricsLogged():
+                self._log(event)
+            case Evaluated():
+                report = event.report
+                line = f"{event.label}: {report.mean:.3f} [{report.low:.3f}, {report.high:.3f}] on {report.n} tasks"
+                self._evaluations.append(line)
+                self._say(line)
+            case RunFinished():
+                self._stop(event)
+
+    def _start(self, event: RunStarted) -> None:
+        self._started = self._phase_started = self._clock()
+        self._say(f"run {event.run.id} {'goes on' if event.resumed else 'started'} ({event.run.algorithm})")
+        if self._console.is_terminal and self._live is None:
+            self._live = Live(console=self._console, get_renderable=self._view, refresh_per_second=4)
+            self._live.start()
+
+    def _stop(self, event: RunFinished) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        self._say(f"run {event.run.id} {event.run.status} after {_duration(self._clock() - self._started)}")
+
+    def _count(self, event: RolloutFinished) -> None:
+        self._finished += 1
+        self._in_phase += 1
+        self._failed += event.rollout.failure is not None
+        if event.rewards:
+            self._rewards.append(event.rewards.get("reward", fmean(event.rewards.values())))
+
+    def _log(self, event: MetricsLogged) -> None:
+        self._step = event.step
+        self._metrics |= event.metrics
+        self._curve.append(event.metrics["reward"]) if "reward" in event.metrics else None
+        now = self._clock()
+        if not self._live and now - self._last_line >= _LINE_EVERY_S:
+            self._last_line = now
+            self._say(f"step {event.step}: {self._metrics_text()}  ({self._speed():.1f} rollouts/s)")
+
+    def _say(self, line: str) -> None:
+        """A plain line, where there is no live view."""
+        if self._live is None:
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _speed(self) -> float:
+        return self._in_phase / max(1e-9, self._clock() - self._phase_started)
+
+    def _metrics_text(self) -> str:
+        shown = [name for name in self._metrics if not name.startswith("eval/")][:_SHOWN]
+        return "  ".join(f"{name} {self._metrics[name]:.4g}" for name in shown) or "n/a"
+
+    def _view(self) -> Group:
+        """What the terminal shows now."""
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim")
+        table.add_column()
+        elapsed = _duration(self._clock() - self._started)
+        table.add_row("phase", Text(f"{self._phase}{self._share()}", style="bold"))
+        table.add_row("reward", self._band())
+        table.add_row("rollouts", f"{self._finished} ({self._failed} failed)  {self._speed():.1f}/s")
+        table.add_row(f"step {self._step}", self._metrics_text())
+        for line in self._evaluations[-4:]:
+            table.add_row("held out", Text(line, style="cyan"))
+        table.add_row("time", f"{elapsed}{self._eta()}")
+        return Group(table)
+
+    def _share(self) -> str:
+        return f"  {self._in_phase}/{self._total}" if self._total else ""
+
+    def _eta(self) -> str:
+        if not self._total or not self._in_phase:
+            return ""
+        left = max(0, self._total - self._in_phase) / self._speed()
+        return f"  (phase ends in about {_duration(left)})"
+
+    def _band(self) -> Text:
+        if not self._rewards:
+            return Text("n/a")
+        half = 1.96 * pstdev(self._rewards) / math.sqrt(len(self._rewards))
+        text = Text(f"{fmean(self._rewards):.3f} ± {half:.3f} ", style="green")
+        return text.append(sparkline(list(self._curve)), style="dim")
+
+
+def sparkline(values: list[float]) -> str:
+    """Values as a row of bars, lowest to highest; empty for none."""
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BARS[round((value - low) * scale)] for value in values)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,289 @@
+"""What a run offers its algorithm: the `TrainingContext` over a store, runners, pipeline, gateway and engine."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentlightning._episodes import read_episodes
+from agentlightning.algorithm import EvaluationReport
+from agentlightning.budget import BudgetMeter
+from agentlightning.engine import InferenceEngine, Learner
+from agentlightning.errors import ConfigError, Interrupted, NumericalError
+from agentlightning.gateway import Gateway, Sampling
+from agentlightning.observer import Evaluated, MetricsLogged, Observers, PhaseStarted, RunFinished
+from agentlightning.pipeline import Pipeline
+from agentlightning.statistics import mean_interval
+from agentlightning.store import Store
+from agentlightning.types import (
+    Checkpoint,
+    Experience,
+    Json,
+    MetricPoint,
+    Mode,
+    Resource,
+    ResourceSet,
+    ResourceState,
+    Rollout,
+    RolloutConfig,
+    RolloutRequest,
+    Run,
+    RunEvent,
+    RunStatus,
+)
+
+_KEPT_CHECKPOINTS = 2
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed that depends on every part."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+@dataclass(kw_only=True)
+class Session:
+    """One run at work; implements `TrainingContext`.
+
+    Attributes:
+        stop: Set when the run was asked to stop.
+        workers: The task that executes rollouts; it ends only by failing.
+        serial: Checkpoints written so far.
+        directory: Where the run keeps its files.
+    """
+
+    run: Run
+    seed: int
+    train: Sequence[Json]
+    val: Sequence[Json]
+    store: Store
+    engine: InferenceEngine | None
+    learner: Learner | None
+    gateway: Gateway | None
+    pipeline: Pipeline
+    observers: Observers
+    meter: BudgetMeter
+    rollout_config: RolloutConfig
+    sampling: Mapping[Mode, Sampling]
+    directory: Path
+    stop: asyncio.Event
+    state: Mapping[str, Json]
+    serial: int = 0
+    workers: asyncio.Task[None] | None = None
+
+    async def rollouts(
+        self,
+        tasks: Sequence[Json],
+        *,
+        samples: int = 1,
+        mode: Mode = Mode.TRAIN,
+        step: int = 0,
+        resources: ResourceSet | None = None,
+    ) -> list[Rollout]:
+        """See `TrainingContext.rollouts`."""
+        self._raise_if_stopped()
+        self.meter.reserve(len(tasks) * samples)
+        pinned = resources.id if resources else None
+        requests = [
+            RolloutRequest(
+                task=task,
+                mode=mode,
+                run_id=self.run.id,
+                group=f"{self.run.id}/{mode}/{step}/{index}",
+                sample=sample,
+                seed=derive_seed(self.seed, mode, step, index, sample),
+                resources=pinned,
+                config=self.rollout_config,
+                metadata={"step": str(step)},
+            )
+            for index, task in enumerate(tasks)
+            for sample in range(samples)
+        ]
+        queued = await self.store.rollouts.enqueue(requests)
+        return await self._finished([rollout.id for rollout in queued])
+
+    async def _finished(self, ids: list[str]) -> list[Rollout]:
+        """Waits for the rollouts, or gives them up when the run is stopped or nobody executes them any more."""
+        waiting = asyncio.create_task(self.store.rollouts.wait(ids))
+        stopping = asyncio.create_task(self.stop.wait())
+        others = {stopping} if self.workers is None else {stopping, self.workers}
+        try:
+            await asyncio.wait({waiting, *others}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                await self.store.rollouts.cancel(ids, reason="the run was stopped")
+                self._raise_if_stopped()
+                if self.workers is not None:
+                    await self.workers
+            return waiting.result()
+        finally:
+            for task in (waiting, stopping):
+                task.cancel()
+
+    def _raise_if_stopped(self) -> None:
+        if self.stop.is_set():
+            raise Interrupted(
+                f"run {self.run.id} was stopped; go on with: agl runs resume {self.run.id} --store {self.store.url}"
+            )
+
+    async def experience(self, rollouts: Sequence[Rollout], *, step: int = 0) -> Experience:
+        """See `TrainingContext.experience`."""
+        episodes = await read_episodes(self.store, rollouts)
+        self.meter.tokens += sum(
+            (len(record.prompt) + len(record.response)) // 4
+            for episode in episodes
+            for span in episode.spans
+            for record in span.tokens
+        )
+        experience = self.pipeline.run(Experience(episodes=episodes))
+        await self._log_pipeline(experience, step)
+        return experience
+
+    async def _log_pipeline(self, experience: Experience, step: int) -> None:
+        stages: list[Json] = [
+            {"stage": report.stage, "before": report.before, "after": report.after, "dropped": report.dropped}
+            for report in experience.reports
+        ]
+        event = RunEvent(
+            kind="pipeline", message=f"step {step}", time=time.time(), data={"step": step, "stages": stages}
+        )
+        await self.store.runs.log(self.run.id, events=[event])
+
+    async def evaluate(
+        self,
+        tasks: Sequence[Json] | None = None,
+        *,
+        label: str = "val",
+        step: int = 0,
+        resources: ResourceSet | None = None,
+    ) -> EvaluationReport:
+        """See `TrainingContext.evaluate`."""
+        tasks = self.val if tasks is None else tasks
+        if not tasks:
+            raise ConfigError("there is nothing to evaluate on; give held-out tasks (val=… or --val FILE)")
+        self.observers.notify(PhaseStarted(name=f"evaluate {label}", total=len(tasks)))
+        # the same seed at every evaluation: differences come from the resources, not from the draw
+        rollouts = await self.rollouts(tasks, mode=Mode.VAL, step=0, resources=resources)
+        report = await self._report(rollouts)
+        summary: dict[str, Json] = {
+            "mean": report.mean,
+            "low": report.low,
+            "high": report.high,
+            "n": report.n,
+            "failures": dict(report.failures),
+            "decoding": report.decoding,
+            "rollout_ids": list(report.rollout_ids),
+        }
+        await self.store.runs.update(self.run.id, summary={label: summary})
+        await self.log({f"eval/{label}": report.mean}, step=step)
+        self.observers.notify(Evaluated(label=label, step=step, report=report))
+        return report
+
+    async def _report(self, rollouts: Sequence[Rollout]) -> EvaluationReport:
+        episodes = await read_episodes(self.store, rollouts)
+        judged = self.pipeline.upto("rewards").run(Experience(episodes=episodes))
+        by_rollout = {trajectory.rollout.id: trajectory.outcome for trajectory in judged.trajectories}
+        outcomes: list[float | None] = []
+        failures: dict[str, int] = {}
+        for rollout in rollouts:
+            outcome = by_rollout.get(rollout.id)
+            outcomes.append(outcome)
+            if outcome is None:
+                kind = rollout.failure.kind.value if rollout.failure else "no_reward"
+                failures[kind] = failures.get(kind, 0) + 1
+        scored = [outcome for outcome in outcomes if outcome is not None]
+        mean, low, high = mean_interval(scored)
+        return EvaluationReport(
+            mean=mean,
+            low=low,
+            high=high,
+            n=len(scored),
+            failures=failures,
+            outcomes=tuple(outcomes),
+            rollout_ids=tuple(rollout.id for rollout in rollouts),
+            decoding=self._decoding(),
+        )
+
+    def _decoding(self) -> str:
+        sampling = self.sampling.get(Mode.VAL, Sampling())
+        if sampling.temperature is None:
+            return "as the agent asks"
+        return "greedy" if sampling.temperature == 0 else f"sampled at temperature {sampling.temperature:g}"
+
+    async def publish(
+        self, resources: Mapping[str, Resource], *, step: int = 0, live: bool = True
+    ) -> ResourceSet:
+        """See `TrainingContext.publish`."""
+        parent = await self.store.resources.live()
+        return await self.store.resources.publish(
+            resources,
+            parent=parent.id if parent else None,
+            state=ResourceState.LIVE if live else ResourceState.CANDIDATE,
+            run_id=self.run.id,
+            step=step,
+        )
+
+    @asynccontextmanager
+    async def weight_update(self) -> AsyncIterator[None]:
+        """See `TrainingContext.weight_update`."""
+        if self.gateway is None:
+            yield
+            return
+        async with self.gateway.paused():
+            yield
+
+    async def log(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """See `TrainingContext.log`."""
+        wrong = {name: value for name, value in metrics.items() if not math.isfinite(value)}
+        if wrong:
+            raise NumericalError(f"step {step} of run {self.run.id}: metrics are not finite: {wrong!r}")
+        now = time.time()
+        points = [
+            MetricPoint(name=name, step=step, value=float(value), time=now) for name, value in metrics.items()
+        ]
+        await self.store.runs.log(self.run.id, points=points)
+        self.observers.notify(MetricsLogged(step=step, metrics=metrics))
+
+    async def event(self, kind: str, message: str) -> None:
+        """See `TrainingContext.event`."""
+        await self.store.runs.log(
+            self.run.id, events=[RunEvent(kind=kind, message=message, time=time.time())]
+        )
+        if kind == "phase":
+            self.observers.notify(PhaseStarted(name=message))
+
+    async def finish(self, status: RunStatus, *, error: str | None = None) -> None:
+        """Settles how the run ended; the first word counts."""
+        if self.run.status is not RunStatus.RUNNING:
+            return
+        spent: dict[str, Json] = {"rollouts": self.meter.rollouts, "tokens": self.meter.tokens}
+        self.run = await self.store.runs.update(self.run.id, status=status, summary=spent, error=error)
+        self.observers.notify(RunFinished(run=self.run))
+
+    async def checkpoint(self, step: int, state: Mapping[str, Json]) -> None:
+        """See `TrainingContext.checkpoint`."""
+        self.serial += 1
+        root = self.directory / "checkpoints"
+        final, part = root / f"{self.serial:06d}", root / f"{self.serial:06d}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(final, ignore_errors=True)
+        part.mkdir(parents=True)
+        if self.learner is not None:
+            await self.learner.save_state(part)
+        spent = {"rollouts": self.meter.rollouts, "tokens": self.meter.tokens}
+        manifest = {"step": step, "serial": self.serial, "state": dict(state), "spent": spent}
+        (part / "run.json").write_text(json.dumps(manifest, allow_nan=False))
+        part.rename(final)
+        self.run = await self.store.runs.update(
+            self.run.id, checkpoint=Checkpoint(step=step, path=str(final)), summary=spent
+        )
+        for old in sorted(root.iterdir())[:-_KEPT_CHECKPOINTS]:
+            shutil.rmtree(old, ignore_errors=True)
+        self._raise_if_stopped()

@@ -1,0 +1,96 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Final, TypeVar
+
+import click
+
+from agentlightning.config import EffectiveConfig, load_config
+from agentlightning.errors import ConfigError
+from agentlightning.types import Json
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+_Decorator = Callable[[Callable[..., object]], Callable[..., object]]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+store_option = click.option(
+    "--store",
+    metavar="URL",
+    help="Store to look into; else AGL_STORE, else the configuration file, else sqlite:///agl.db.",
+)
+
+_CONFIGURATION: Final[Sequence[_Decorator]] = (
+    click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file; else ./agl.toml."),
+    click.option("--set", "assignments", multiple=True, metavar="K=V", help="Any setting; may be repeated."),
+)
+_SETTINGS: Final[Sequence[_Decorator]] = (
+    click.option("--algorithm", multiple=True, metavar="NAME", help="Algorithm; repeated ones run in order."),
+    click.option("--engine", metavar="NAME", help="What serves and trains the model."),
+    click.option("--gateway-upstream", "--upstream", "upstreams", multiple=True, metavar="MODEL=URL",
+                 help="External model; * is every other one."),
+    click.option("--gateway-port", "--port", "gateway__port", type=int, help="The gateway's port; 0: a free one."),
+    click.option("--model", metavar="NAME", help="Model to ask for instead of the agent's own choice."),
+    click.option("--graders", "--grader", multiple=True, metavar="NAME", help="Name or import string of a grader."),
+    click.option("--observers", "--observer", multiple=True, metavar="NAME", help="Listener to the run's events."),
+    click.option("--agents", "--agent", multiple=True, metavar="NAME", help="Train only the agents of that name."),
+    click.option("--store", metavar="URL", help="Where everything is kept; default sqlite:///agl.db."),
+    click.option("--directory", metavar="DIR", help="Where checkpoints go; default next to the store."),
+    click.option("--budget-rollouts", "budget__rollouts", type=int, metavar="N", help="Most rollouts."),
+    click.option("--budget-tokens", "budget__tokens", type=int, metavar="N", help="Most tokens."),
+    click.option("--budget-seconds", "budget__seconds", type=float, metavar="S", help="Longest wall time."),
+    click.option("--seed", type=int, help="Everything random derives from it."),
+    click.option("--concurrency", type=int, metavar="N", help="Rollouts at once."),
+    click.option("--timeout-s", "--timeout", "timeout_s", type=float, metavar="S", help="Longest attempt."),
+    click.option("--max-attempts", type=int, metavar="N", help="Most attempts of one rollout."),
+)  # fmt: skip
+
+
+def configuration_options(command: _Command) -> _Command:
+    """Adds `--config` and `--set`."""
+    return _decorated(command, _CONFIGURATION)
+
+
+def run_options(command: _Command) -> _Command:
+    """Adds a flag for every setting that people change often, `--config` and `--set`."""
+    return _decorated(command, [*_SETTINGS, *_CONFIGURATION])
+
+
+def effective(
+    *, file: Path | None, assignments: Sequence[str], environ: Mapping[str, str] = os.environ, **flags: object
+) -> EffectiveConfig:
+    """The configuration of a command, from its options.
+
+    Raises:
+        ConfigError: A setting cannot be used.
+    """
+    upstreams = flags.pop("upstreams", ())
+    given: dict[str, Json] = {name.replace("__", "."): _listed(value) for name, value in flags.items()}
+    if isinstance(upstreams, tuple):
+        for text in upstreams:
+            model, separator, url = str(text).partition("=")
+            if not separator or not model or not url:
+                raise ConfigError(f"--upstream takes MODEL=URL, got {text!r}; for example '*=http://127.0.0.1:8000/v1'")
+            assignments = [*assignments, f"gateway.upstreams.{model}.base_url={url}"]
+    return load_config(file, environ, flags=given, assignments=assignments)
+
+
+def store_url(option: str | None) -> str:
+    """The store that a command looks into."""
+    return option or load_config().config.store
+
+
+def _listed(value: object) -> Json:
+    """Repeated options as a list, each of them maybe several with commas; none given is None."""
+    if not isinstance(value, tuple):
+        return value
+    return [name.strip() for one in value for name in str(one).split(",") if name.strip()] or None
+
+
+def _decorated(command: _Command, decorators: Sequence[_Decorator]) -> _Command:
+    decorated: object = reduce(lambda inner, decorate: decorate(inner), reversed(decorators), command)
+    return decorated  # type: ignore[return-value]

@@ -1,0 +1,142 @@
+"""Stage `rewards`: what graders, environments and agents said becomes rewards of decisions and outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import msgspec
+
+from agentlightning.config import decode_params
+from agentlightning.pipeline._outcome import AUTHORITY, OutcomeRule
+from agentlightning.types import (
+    AttemptStatus,
+    Drop,
+    Episode,
+    Experience,
+    FailureClass,
+    Json,
+    Reward,
+    RewardSource,
+    Trajectory,
+    Transition,
+    reward_of,
+)
+
+
+class RewardsParams(msgspec.Struct, frozen=True, kw_only=True):
+    """Parameters of the stage.
+
+    Attributes:
+        trusted: Sources whose rewards count; the others are ignored.
+        weights: By dimension: several dimensions become one number as the sum of weight times value, dimensions
+            without a weight are ignored, and a trajectory without a value for one that has a weight is left out.
+            Empty is the plain mean over the dimensions that occur; a trajectory that lacks one of them is left out.
+        failures: Outcome of a failed attempt by class of failure. A failure of any other class is left out, whatever
+            rewards it had: it is never worth 0 unless that is said here.
+    """
+
+    trusted: tuple[RewardSource, ...] = AUTHORITY
+    weights: dict[str, float] = {}
+    failures: dict[FailureClass, float] = {}
+
+
+class Rewards:
+    """Attaches rewards: those aimed at a decision to it, the others to the outcome of their trajectory."""
+
+    name = "rewards"
+
+    def __init__(self, params: Mapping[str, Json]) -> None:
+        decoded = decode_params(params, RewardsParams, where=f"stage {self.name!r}")
+        self._rule = OutcomeRule(trusted=decoded.trusted, weights=decoded.weights)
+        self._failures = decoded.failures
+
+    def __call__(self, experience: Experience) -> Experience:
+        episodes = {episode.attempt.id: episode for episode in experience.episodes}
+        drops: list[Drop] = []
+        judged = [
+            found
+            for trajectory in experience.trajectories
+            if (found := self._judged(trajectory, episodes.get(trajectory.attempt.id), drops))
+        ]
+        kept = tuple(self._complete(judged, drops))
+        return replace(experience, trajectories=kept, drops=(*experience.drops, *drops))
+
+    def _judged(
+        self, trajectory: Trajectory, episode: Episode | None, drops: list[Drop]
+    ) -> Trajectory | None:
+        """The trajectory with its rewards, and outcomes by dimension; None if it was dropped."""
+        attempt = trajectory.attempt
+        if attempt.status is not AttemptStatus.SUCCEEDED:
+            return self._failed(trajectory, drops)
+        try:
+            found = [reward for span in (episode.spans if episode else ()) if (reward := reward_of(span))]
+        except ValueError as error:  # not a number, not finite, or from a source that does not exist
+            drops.append(Drop(id=attempt.id, reason=f"invalid reward: {error}"))
+            return None
+        rewards = [reward for reward in found if reward.source in self._rule.trusted]
+        if not rewards:
+            reason = "no reward from a trusted source" if found else "no reward"
+            drops.append(Drop(id=attempt.id, reason=reason))
+            return None
+        outcomes = self._rule.by_dimension(reward for reward in rewards if reward.target is None)
+        return msgspec.structs.replace(
+            trajectory,
+            transitions=self._aimed(trajectory, rewards, drops),
+            rewards=tuple(rewards),
+            outcomes=outcomes,
+        )
+
+    def _failed(self, trajectory: Trajectory, drops: list[Drop]) -> Trajectory | None:
+        failure = trajectory.attempt.failure
+        if failure is None or failure.kind not in self._failures:
+            kind = failure.kind if failure else trajectory.attempt.status
+            drops.append(Drop(id=trajectory.attempt.id, reason=f"failed: {kind.value}"))
+            return None
+        return msgspec.structs.replace(trajectory, outcome=self._failures[failure.kind])
+
+    def _aimed(
+        self, trajectory: Trajectory, rewards: list[Reward], drops: list[Drop]
+    ) -> tuple[Transition, ...]:
+        """The transitions with the rewards that are aimed at their spans."""
+        by_span: dict[str, list[Reward]] = {}
+        for reward in rewards:
+            if reward.target is not None:
+                by_span.setdefault(f"{trajectory.attempt.id}/{reward.target}", []).append(reward)
+        hit = {_span_key(transition) for transition in trajectory.transitions}
+        drops += [
+            Drop(id=reward.span_id, reason="the reward's target is no transition")
+            for key, missed in by_span.items()
+            if key not in hit
+            for reward in missed
+        ]
+        return tuple(
+            self._rewarded(transition, by_span.get(_span_key(transition), []))
+            for transition in trajectory.transitions
+        )
+
+    def _rewarded(self, transition: Transition, rewards: list[Reward]) -> Transition:
+        values = self._rule.by_dimension(rewards)
+        return msgspec.structs.replace(transition, reward=self._rule.scalar(values)) if values else transition
+
+    def _complete(self, judged: list[Trajectory], drops: list[Drop]) -> list[Trajectory]:
+        """Those with a value for every dimension, with their outcome; nothing that is missing counts as 0."""
+        expected = sorted(
+            self._rule.weights or {name for trajectory in judged for name in trajectory.outcomes}
+        )
+        kept = []
+        for trajectory in judged:
+            missing = [name for name in expected if name not in trajectory.outcomes]
+            if not trajectory.outcomes:  # a failure with a set outcome, or rewards for single decisions only
+                kept.append(trajectory)
+            elif missing:
+                drops.append(Drop(id=trajectory.attempt.id, reason=f"no outcome in dimension {missing[0]!r}"))
+            else:
+                outcome = self._rule.scalar(trajectory.outcomes)
+                kept.append(msgspec.structs.replace(trajectory, outcome=outcome))
+        return kept
+
+
+def _span_key(transition: Transition) -> str:
+    """Attempt and span of a transition, without the index of its choice."""
+    return transition.id.partition(":")[0]

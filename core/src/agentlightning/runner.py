@@ -1,0 +1,258 @@
+"""Runners: lease a rollout, bind its resources, run the agent, grade it, finish — many at once in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from agentlightning._execution import Execution, Grader, grade
+from agentlightning.capture import Endpoint, Exporter, RolloutContext
+from agentlightning.errors import AglError, InvalidReward, LeaseLost, StoreError
+from agentlightning.gateway import AttemptGrant, Gateway
+from agentlightning.observer import Observers, RolloutFinished
+from agentlightning.store import Store
+from agentlightning.types import Failure, FailureClass, Json, Lease, Resource, RewardSource, reward_span
+
+__all__ = ["Grader", "InProcessLauncher", "Launcher", "Runner", "RunnerConfig"]
+
+_log = logging.getLogger("agentlightning.runner")
+
+LoadResources = Callable[[str | None], Awaitable[Mapping[str, Resource]]]
+"""Loads the resources of a pinned set by its id; empty for None."""
+
+
+class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How rollouts are executed.
+
+    Attributes:
+        concurrency: Rollouts at once.
+        lease_ttl_s: How long the store waits for a heartbeat before it takes the worker for dead, in seconds.
+        model: Model asked for instead of the agent's own choice; None leaves it.
+        agents: Names of agents to train; empty is all.
+    """
+
+    concurrency: int = 32
+    lease_ttl_s: float = 30.0
+    model: str | None = None
+    agents: tuple[str, ...] = ()
+
+
+class Launcher(Protocol):
+    """Where runners run."""
+
+    async def run(self, runner: Runner, *, run_id: str | None) -> None:
+        """Keeps `runner` working on the run's rollouts until it is cancelled."""
+        ...
+
+
+class InProcessLauncher:
+    """Runs rollouts in this process, on the current event loop; sync agents in threads."""
+
+    async def run(self, runner: Runner, *, run_id: str | None) -> None:
+        """Keeps `runner` working until it is cancelled."""
+        await runner.serve(run_id=run_id)
+
+
+class Runner:
+    """Executes an agent's rollouts.
+
+    Args:
+        store: Where work is leased and finished.
+        execution: How the agent is called, bound and traced.
+        exporter: Brings spans to the store.
+        gateway: Where model calls go; None leaves the agent's clients alone.
+        graders: Turn outputs into rewards; without any, a number that the agent returns is its reward.
+        resources: Loads pinned resource sets.
+        observers: Learn of every finished rollout.
+        config: How rollouts are executed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        execution: Execution,
+        exporter: Exporter,
+        gateway: Gateway | None,
+        graders: Sequence[Grader],
+        resources: LoadResources,
+        observers: Observers,
+        config: RunnerConfig,
+    ) -> None:
+        self._store = store
+        self._execution = execution
+        self._exporter = exporter
+        self._gateway = gateway
+        self._graders = graders
+        self._resources = resources
+        self._observers = observers
+        self._config = config
+        self._worker = f"runner-{secrets.token_hex(4)}"
+        self._active: dict[asyncio.Task[None], Lease] = {}
+
+    async def serve(self, *, run_id: str | None = None) -> None:
+        """Leases and executes until cancelled; what is running then is cancelled too."""
+        heartbeats = asyncio.create_task(self._heartbeats())
+        try:
+            while True:
+                free = self._config.concurrency - len(self._active)
+                if free == 0:
+                    await asyncio.wait(self._active, return_when=asyncio.FIRST_COMPLETED)
+                    continue
+                for lease in await self._lease(free, run_id):
+                    task = asyncio.create_task(self._run(lease), name=f"rollout-{lease.rollout.id}")
+                    self._active[task] = lease
+                    task.add_done_callback(self._active.pop)
+        finally:
+            tasks = [heartbeats, *self._active]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._execution.close()
+
+    async def _lease(self, limit: int, run_id: str | None) -> list[Lease]:
+        try:
+            return await self._store.rollouts.lease(
+                self._worker, limit=limit, ttl_s=self._config.lease_ttl_s, wait_s=5.0, run_id=run_id
+            )
+        except StoreError as error:
+            _log.warning("cannot lease work, trying again: %s", error)
+            await asyncio.sleep(1.0)
+            return []
+
+    async def _heartbeats(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.lease_ttl_s / 3)
+            for task, lease in list(self._active.items()):
+                await self._heartbeat(task, lease)
+
+    async def _heartbeat(self, task: asyncio.Task[None], lease: Lease) -> None:
+        attempt = lease.attempt
+        try:
+            beat = await self._store.rollouts.heartbeat(
+                attempt.id, token=attempt.token, ttl_s=self._config.lease_ttl_s
+            )
+        except LeaseLost:
+            task.cancel("the lease was lost")
+        except StoreError as error:
+            _log.warning("heartbeat of attempt %s failed, trying again: %s", attempt.id, error)
+        else:
+            if beat.cancelled:
+                task.cancel("the rollout was cancelled")
+
+    async def _run(self, lease: Lease) -> None:
+        """One attempt from lease to finish; only cancellation gets out."""
+        try:
+            await self._execute(lease)
+        except LeaseLost as error:
+            _log.info("attempt %s belongs to somebody else by now: %s", lease.attempt.id, error)
+        except AglError as error:
+            await self._finish(lease, failure=Failure(kind=FailureClass.INFRASTRUCTURE, message=str(error)))
+
+    async def _execute(self, lease: Lease) -> None:
+        rollout, attempt = lease.rollout, lease.attempt
+        context = await self._context(lease)
+        output: Json = None
+        rewards: Mapping[str, float] = {}
+        failure: Failure | None = None
+        try:
+            async with asyncio.timeout(_time_left(attempt.deadline_at)):
+                output = await self._execution.call(rollout.task, context=context)
+                rewards = await grade(self._graders, task=rollout.task, output=output)
+        except TimeoutError as error:
+            failure = _failure(
+                error, FailureClass.TIMED_OUT, f"took longer than {rollout.config.timeout_s} s"
+            )
+        except InvalidReward as error:
+            failure = _failure(error, FailureClass.AGENT_ERROR, str(error))
+        except Exception as error:  # noqa: BLE001 - an agent may raise anything; it is the attempt's failure
+            failure = _failure(error, FailureClass.AGENT_ERROR, f"{type(error).__name__}: {error}")
+        if failure is None:
+            self._emit_rewards(context, rewards)
+        await self._finish(lease, output=output, failure=failure, rewards=rewards)
+
+    async def _context(self, lease: Lease) -> RolloutContext:
+        rollout, attempt = lease.rollout, lease.attempt
+        return RolloutContext(
+            rollout_id=rollout.id,
+            attempt_id=attempt.id,
+            mode=rollout.mode,
+            run_id=rollout.run_id,
+            seed=rollout.seed,
+            sink=self._exporter.sink(attempt.id, token=attempt.token),
+            resources=await self._resources(rollout.resources),
+            endpoint=self._endpoint(lease),
+            agents=frozenset(self._config.agents),
+        )
+
+    def _endpoint(self, lease: Lease) -> Endpoint | None:
+        if self._gateway is None:
+            return None
+        rollout, attempt = lease.rollout, lease.attempt
+        key = self._gateway.issue_key(
+            AttemptGrant(
+                rollout_id=rollout.id,
+                attempt_id=attempt.id,
+                token=attempt.token,
+                mode=rollout.mode,
+                seed=rollout.seed,
+            )
+        )
+        return Endpoint(base_url=f"{self._gateway.base_url}/v1", api_key=key, model=self._config.model)
+
+    def _emit_rewards(self, context: RolloutContext, rewards: Mapping[str, float]) -> None:
+        source = RewardSource.GRADER if self._graders else RewardSource.AGENT
+        for dimension, value in rewards.items():
+            context.sink.add(
+                reward_span(
+                    rollout_id=context.rollout_id,
+                    attempt_id=context.attempt_id,
+                    span_id=secrets.token_hex(8),
+                    trace_id=secrets.token_hex(16),
+                    time_ns=time.time_ns(),
+                    value=value,
+                    dimension=dimension,
+                    source=source,
+                )
+            )
+
+    async def _finish(
+        self,
+        lease: Lease,
+        *,
+        output: Json = None,
+        failure: Failure | None = None,
+        rewards: Mapping[str, float] | None = None,
+    ) -> None:
+        """Everything observed is durable before the attempt ends."""
+        attempt = lease.attempt
+        if self._gateway is not None:
+            await self._gateway.release(attempt.id)
+        await self._exporter.flush(attempt.id)
+        rollout = await self._store.rollouts.finish(
+            attempt.id, token=attempt.token, output=_plain(output), failure=failure
+        )
+        self._observers.notify(RolloutFinished(rollout=rollout, rewards=rewards or {}))
+
+
+def _time_left(deadline_at: float | None) -> float | None:
+    return None if deadline_at is None else max(0.0, deadline_at - time.time())
+
+
+def _failure(error: BaseException, kind: FailureClass, message: str) -> Failure:
+    return Failure(kind=kind, message=message, detail="".join(traceback.format_exception(error))[-8_000:])
+
+
+def _plain(output: Json) -> Json:
+    """The output as JSON; what JSON cannot express is kept as text."""
+    try:
+        return msgspec.to_builtins(output)
+    except TypeError:
+        return repr(output)

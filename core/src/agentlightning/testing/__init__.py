@@ -1,0 +1,40 @@
+"""Fakes and contract kits for plugin authors. Each name is loaded when it is first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agentlightning.testing._scripted_answer import (
+        ScriptedAnswer,
+        ScriptedFault,
+        ScriptedReply,
+        ScriptedToolCall,
+    )
+    from agentlightning.testing._scripted_llm import ScriptedLLM
+    from agentlightning.testing._scripted_wire import ScriptedRequest
+
+__all__ = [
+    "ScriptedAnswer",
+    "ScriptedFault",
+    "ScriptedLLM",
+    "ScriptedReply",
+    "ScriptedRequest",
+    "ScriptedToolCall",
+]
+
+_MODULES = {
+    "ScriptedAnswer": "_scripted_answer",
+    "ScriptedFault": "_scripted_answer",
+    "ScriptedLLM": "_scripted_llm",
+    "ScriptedReply": "_scripted_answer",
+    "ScriptedRequest": "_scripted_wire",
+    "ScriptedToolCall": "_scripted_answer",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,126 @@
+"""The Hugging Face model, loaded, with the few calls that sampler and learner make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from agentlightning.errors import ConfigError, EngineError
+from lightning_plugin_torch._attention import ATTENTION, Layout, register_attention
+from lightning_plugin_torch._cache import Page, Recorder
+from lightning_plugin_torch._options import TorchOptions
+
+SMALL = 20_000_000
+"""Models with fewer parameters run fastest on one thread, and afford many rows in a step."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedModel:
+    """A causal LM with its tokenizer.
+
+    Attributes:
+        module: The `transformers` model; dropout is off, gradients are on.
+        tokenizer: Its tokenizer.
+        context: Longest sequence in tokens.
+        device: Where the weights are.
+    """
+
+    module: torch.nn.Module
+    tokenizer: PreTrainedTokenizerFast
+    context: int
+    device: torch.device
+
+    @property
+    def small(self) -> bool:
+        """Whether per-call overhead outweighs arithmetic."""
+        return sum(p.numel() for p in self.module.parameters()) < SMALL
+
+    def prefill(self, prompt: tuple[int, ...], recorder: Recorder) -> torch.Tensor:
+        """Logits `[1, V]` after a prompt; its keys and values are left in `recorder`."""
+        ids_1_T = torch.tensor([prompt], device=self.device)
+        position_1_T = torch.arange(len(prompt), device=self.device)[None]
+        visible_T_T = position_1_T <= position_1_T[0, :, None]
+        return self._logits(ids_1_T, position_1_T, visible_T_T[None, None], recorder)
+
+    def decode(self, page: Page) -> torch.Tensor:
+        """Logits `[S, V]` after the last token of each row of a page."""
+        ids_S_1, position_S_1, visible_S_1_1_C = page.feed()
+        return self._logits(ids_S_1, position_S_1, visible_S_1_1_C, page)
+
+    def hidden(self, layout: Layout) -> torch.Tensor:
+        """Last hidden states `[T, D]` of the tokens of a forest."""
+        unused = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=self.device)  # the layout says who sees whom
+        output = self.module.base_model(
+            input_ids=layout.token_ids_T[None],
+            position_ids=layout.positions_T[None],
+            attention_mask=unused,
+            use_cache=False,
+            layout=layout,
+        )
+        hidden_T_D: torch.Tensor = output.last_hidden_state[0]
+        return hidden_T_D
+
+    def head(self, hidden_K_D: torch.Tensor) -> torch.Tensor:
+        """Logits `[K, V]` in float32."""
+        module: Any = self.module
+        logits_K_V: torch.Tensor = module.get_output_embeddings()(hidden_K_D)
+        return logits_K_V.float()
+
+    def _logits(
+        self, ids: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor, cache: Page | Recorder
+    ) -> torch.Tensor:
+        output = self.module(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=visible,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits_S_V: torch.Tensor = output.logits[:, -1].float()
+        return logits_S_V
+
+
+def load(path: Path, options: TorchOptions) -> LoadedModel:
+    """Loads a Hugging Face directory; nothing is fetched from anywhere.
+
+    Raises:
+        ConfigError: The device or the context is not available.
+        EngineError: The directory cannot be loaded.
+    """
+    device = _device(options.device)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    if options.dtype != "auto":
+        dtype = torch.float32 if options.dtype == "float32" else torch.bfloat16
+    register_attention()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        module = AutoModelForCausalLM.from_pretrained(
+            path, local_files_only=True, dtype=dtype, attn_implementation=ATTENTION
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise EngineError(f"cannot load the model in {str(path)!r}: {error}") from error
+    module.to(device).eval()
+    limit = int(module.config.max_position_embeddings)
+    if options.context > limit:
+        raise ConfigError(
+            f"engine 'torch': context {options.context!r} is more than the model's {limit}; lower it or set it to 0"
+        )
+    return LoadedModel(
+        module=module, tokenizer=tokenizer, context=options.context or limit, device=device
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"engine 'torch': device {name!r} was asked for, but torch finds no GPU; use 'cpu' or 'auto'")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"engine 'torch': device {name!r} is unknown; use 'auto', 'cpu' or 'cuda'") from error

@@ -1,0 +1,113 @@
+"""The engine's section of the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from agentlightning.config import decode_params
+from agentlightning.errors import ConfigError
+from agentlightning.types import Json
+
+
+class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """A tiny model with random weights and a tokenizer of its own.
+
+    Attributes:
+        corpus: JSON Lines of conversations, each with `messages` and maybe `tools`, that the tokenizer learns from.
+        style: Architecture.
+        layers: Transformer layers.
+        width: Hidden size.
+        heads: Attention heads; divides `width` into an even size per head.
+        feed_forward: Size of the feed-forward layer; 0 is twice the width.
+        vocabulary: Most tokens in the vocabulary, at least 263: every byte and the control tokens.
+        context: Longest sequence in tokens.
+        digits: Most digits in one token.
+        tied: Input and output embeddings are one matrix.
+    """
+
+    corpus: str
+    style: Literal["llama", "qwen3", "gpt2"] = "llama"
+    layers: int = 4
+    width: int = 128
+    heads: int = 4
+    feed_forward: int = 0
+    vocabulary: int = 448
+    context: int = 256
+    digits: Literal[1, 2] = 1
+    tied: bool = True
+
+
+class TorchOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How the engine loads, samples and learns.
+
+    Attributes:
+        model: Hugging Face model directory.
+        build: Builds a tiny model instead; see `BuildOptions`.
+        name: Name under which the model is served.
+        device: `cpu`, `cuda`, or `auto`: a GPU if there is one.
+        dtype: Type of the weights; `auto` is bfloat16 on a GPU and float32 elsewhere.
+        context: Longest sequence in tokens; 0 is the model's own limit.
+        batch: Rows of one decoding step, always computed in full; 0 chooses by model size. Part of what fixes the
+            exact numbers, so a run keeps it.
+        max_active: Most sequences sampled at a time; more wait.
+        micro_batch_tokens: Most unique tokens in one forward and backward pass of the learner.
+        rows: Trains each call as a row of its own instead of as part of its tree.
+        threads: CPU threads; 0 is one for models under 20 million parameters, else torch's default.
+    """
+
+    model: str = ""
+    build: dict[str, Json] | None = None
+    name: str = "policy"
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    context: int = 0
+    batch: int = 0
+    max_active: int = 256
+    micro_batch_tokens: int = 8192
+    rows: bool = False
+    threads: int = 0
+
+
+def decode_options(options: Mapping[str, Json]) -> TorchOptions:
+    """Checks the options as far as that needs no torch.
+
+    Raises:
+        ConfigError: A key is unknown or has a wrong type, or it is unclear which model is meant.
+    """
+    decoded = decode_params(options, TorchOptions, where="engine 'torch'")
+    if bool(decoded.model) == (decoded.build is not None):
+        raise ConfigError(
+            f"engine 'torch' needs one of model and build, found model={decoded.model!r} and build={decoded.build!r}; "
+            "set model to a Hugging Face directory, or build to a table with a corpus"
+        )
+    if decoded.model and not (Path(decoded.model) / "config.json").is_file():
+        raise ConfigError(
+            f"engine 'torch': model {decoded.model!r} has no config.json; give the path of a Hugging Face directory"
+        )
+    if decoded.build is not None:
+        decode_build(decoded.build)
+    return decoded
+
+
+def decode_build(options: Mapping[str, Json]) -> BuildOptions:
+    """Checks the options of a model to build.
+
+    Raises:
+        ConfigError: A key is unknown, or the sizes do not fit together.
+    """
+    build = decode_params(options, BuildOptions, where="engine 'torch', build")
+    if build.width % (2 * build.heads):
+        raise ConfigError(
+            f"engine 'torch', build: width {build.width!r} with {build.heads!r} heads leaves no even size per head; "
+            "choose a width that is a multiple of twice the heads"
+        )
+    if not Path(build.corpus).is_file():
+        raise ConfigError(
+            f"engine 'torch', build: corpus {build.corpus!r} is not a file; "
+            "give a JSON Lines file of conversations with `messages` and `tools`"
+        )
+    return build

@@ -1,0 +1,146 @@
+"""The demo for real: it gets better, repeats itself, survives `kill -9`, and stops cleanly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from agentlightning.demo import DemoReport, DemoSize, run_demo
+
+SMALL = DemoSize(
+    demonstrations=60,
+    warm_start_steps=12,
+    train_tasks=40,
+    held_out_tasks=16,
+    updates=4,
+    tasks_per_update=4,
+    group_size=4,
+)
+SCRIPT = """
+import sys
+from agentlightning.demo import DemoSize, run_demo
+from agentlightning.errors import AglError
+
+try:
+    run_demo(seed=5, directory=sys.argv[1], size=DemoSize(**{size}))
+except AglError as error:
+    print(error)
+    sys.exit(130)
+"""
+
+
+def agl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "agentlightning.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+
+
+def start_demo(directory: Path) -> subprocess.Popen[str]:
+    size = {name: getattr(SMALL, name) for name in SMALL.__struct_fields__} | {"updates": 12}
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.format(size=repr(size)), str(directory)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def runs(store: str) -> list[Mapping[str, object]]:
+    listed = agl("runs", "list", "--store", store, "--json")
+    assert listed.returncode == 0, listed.stderr
+    found: list[Mapping[str, object]] = json.loads(listed.stdout)["runs"]
+    return found
+
+
+def wait_for_updates(process: subprocess.Popen[str], store: str, *, updates: int) -> str:
+    """Waits until the run has checkpointed reinforcement learning at least that often; returns its id."""
+    database = Path(store.removeprefix("sqlite:///"))
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        manifests = sorted(database.parent.glob("demo-runs/*/checkpoints/*/run.json"))
+        if manifests:
+            state = json.loads(manifests[-1].read_text())
+            if state["state"].get("part") == 1 and state["step"] >= updates:
+                return manifests[-1].parents[2].name
+        time.sleep(0.05)
+    raise AssertionError("the demo never got that far")
+
+
+def comparable(report: DemoReport) -> tuple[object, ...]:
+    return report.before, report.after, report.rollouts, report.updates, report.tokens
+
+
+def test_two_demos_with_one_seed_give_the_same_numbers(tmp_path: Path) -> None:
+    first, one = run_demo(seed=3, directory=tmp_path / "one", size=SMALL)
+    second, two = run_demo(seed=3, directory=tmp_path / "two", size=SMALL)
+    assert comparable(first) == comparable(second)
+    values = [
+        [(point.name, point.step, point.value) for point in result.history if "time" not in point.name]
+        for result in (one, two)
+    ]
+    assert values[0] == values[1]
+
+
+def test_a_killed_demo_is_shown_as_interrupted_and_goes_on_to_the_end(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'demo.db'}"
+    process = start_demo(tmp_path)
+    run_id = wait_for_updates(process, store, updates=2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    (run,) = runs(store)
+    assert run["id"] == run_id
+    assert run["status"] == "interrupted"
+    resumed = agl("runs", "resume", run_id, "--store", store)
+    assert resumed.returncode == 0, resumed.stderr
+    (run,) = runs(store)
+    assert run["status"] == "succeeded"
+    unbroken, result = run_demo(
+        seed=5,
+        directory=tmp_path / "unbroken",
+        size=DemoSize(**{name: getattr(SMALL, name) for name in SMALL.__struct_fields__} | {"updates": 12}),
+    )
+    shown = json.loads(agl("runs", "show", run_id, "--store", store, "--json").stdout)["run"]
+    for label in ("before", "after"):
+        assert shown["summary"][label]["mean"] == result.summary[label]["mean"]  # type: ignore[index]
+    assert unbroken.updates == 12
+
+
+def test_ctrl_c_stops_the_demo_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'demo.db'}"
+    process = start_demo(tmp_path)
+    run_id = wait_for_updates(process, store, updates=1)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert f"agl runs resume {run_id}" in output
+    (run,) = runs(store)
+    assert run["status"] == "stopped"
+
+
+@pytest.mark.slow
+def test_the_demo_gets_from_a_minority_to_nine_in_ten(tmp_path: Path) -> None:
+    demo = agl("demo", "--json", "--seed", "0", "--directory", str(tmp_path))
+    assert demo.returncode == 0, demo.stderr
+    report = json.loads(demo.stdout.splitlines()[-1])
+    assert report["before"]["mean"] < 0.5
+    assert report["after"]["mean"] >= 0.9
+    assert report["before"]["high"] < report["after"]["low"]
+    assert report["before"]["n"] == report["after"]["n"] >= 200
+    page = json.loads(agl("rollouts", "list", "--store", report["store"], "--json").stdout)
+    shown = agl("rollouts", "show", page["rollouts"][0]["id"], "--store", report["store"])
+    assert shown.returncode == 0, shown.stderr
+    assert "calculator" in shown.stdout
