@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from agentlightning._run_config import RunConfig
-from agentlightning._settings import Path, UnknownSetting, dotted, flatten, kind_at, nested, parse, schema_of
+from agentlightning._settings import Path, UnknownSetting, dotted, flatten, nested, parse, schema_of
 from agentlightning.errors import ConfigError
 from agentlightning.types import Json
 
@@ -78,7 +78,7 @@ def load_config(
     Args:
         file: TOML file; None takes `AGL_CONFIG`, else `agl.toml` in the working directory if there is one.
         environ: Environment variables: `AGL_SEED`, `AGL_GATEWAY__PORT`.
-        flags: Values by dotted setting; those that are None were not given.
+        flags: Values, or tables of them, by dotted setting; those that are None were not given.
         assignments: `setting=value`, the value in TOML or else plain text.
 
     Raises:
@@ -187,9 +187,9 @@ def _from_assignments(assignments: Sequence[str]) -> _Layer:
 def _from_flags(flags: Mapping[str, Json]) -> _Layer:
     layer: _Layer = {}
     for name, value in flags.items():
-        path = tuple(name.split("."))
-        kind_at(schema_of(RunConfig), path)
-        layer[path] = (value, f"flag --{name.replace('.', '-').replace('_', '-')}")
+        source = f"flag --{name.replace('.', '-').replace('_', '-')}"
+        settings = flatten(schema_of(RunConfig), nested({tuple(name.split(".")): value}))
+        layer |= {path: (one, source) for path, one in settings}
     return layer
 
 

@@ -74,7 +74,7 @@ def agl_register_launchers() -> Sequence[LauncherSpec]:
     """Runners in this process."""
     return [
         LauncherSpec(
-            name="in_process",
+            name="in-process",
             target="agentlightning.runner:InProcessLauncher",
             summary="rollouts in this process, sync agents in threads",
         )

@@ -175,14 +175,17 @@ class Plugins:
             PluginError: Its target cannot be imported.
         """
         word = f"{kind_of(type(spec))} {spec.name!r}"
-        if missing := [text for text in map(unmet, spec.requires) if text]:
-            install = spec.extra or " ".join(f"'{requirement}'" for requirement in spec.requires)
-            raise MissingExtra(f"{word} needs {', '.join(missing)}; run: pip install {install}")
         module, separator, attributes = spec.target.partition(":")
         try:
+            missing = [text for text in map(unmet, spec.requires) if text]
+            if missing:
+                install = spec.extra or " ".join(f"'{requirement}'" for requirement in spec.requires)
+                raise MissingExtra(f"{word} needs {', '.join(missing)}; run: pip install {install}")
             if not separator:
                 raise AttributeError("the target is not of the form 'module:attribute'")
             return reduce(getattr, attributes.split("."), cast("object", importlib.import_module(module)))
+        except MissingExtra:
+            raise
         except (Exception, SystemExit) as error:  # a plugin's module may raise anything
             owner = self._owners.get((type(spec), spec.name), "")
             raise PluginError(

@@ -10,7 +10,14 @@ from enum import IntEnum
 import click
 
 from agentlightning.cli._output import print_json
-from agentlightning.errors import AglError, BudgetExhausted, ConfigError, Interrupted, PluginError, TargetError
+from agentlightning.errors import (
+    AglError,
+    BudgetExhausted,
+    ConfigError,
+    Interrupted,
+    PluginError,
+    TargetError,
+)
 
 
 class ExitCode(IntEnum):

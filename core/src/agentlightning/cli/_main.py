@@ -24,11 +24,11 @@ _EPILOG = (
 class CommandTable(click.Group):
     """Commands by their specs: built-in ones are known without loading plugins, and none is imported to be listed."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Names of all commands."""
         return sorted(_specs())
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Imports one command."""
         builtin = {spec.name: spec for spec in COMMANDS}
         if cmd_name in builtin:
@@ -38,10 +38,12 @@ class CommandTable(click.Group):
             plugins = load_plugins()
             command = plugins.load(plugins.find(CommandSpec, cmd_name))
         if not isinstance(command, click.Command):
-            raise PluginError(f"the command {cmd_name!r} is {command!r}, not a click.Command; update its plugin")
+            raise PluginError(
+                f"the command {cmd_name!r} is {command!r}, not a click.Command; update its plugin"
+            )
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Lists the commands by their summaries."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, spec.summary) for name, spec in sorted(_specs().items())])
@@ -80,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = ["--help"]
     try:
         result: object = cli.main(args=list(given), prog_name="agl", standalone_mode=False)
-    except (Exception, KeyboardInterrupt) as error:  # the outermost border: everything becomes one line
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - everything becomes one line at the outermost border
         return int(report(error, arguments=given, debug="--debug" in _global_options(given)))
     return result if type(result) is int else 0
 
@@ -93,5 +95,3 @@ def _global_options(arguments: Sequence[str]) -> list[str]:
             break
         options.append(argument)
     return options
-
-

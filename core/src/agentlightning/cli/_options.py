@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Final, TypeVar
 
 import click
 
-from agentlightning.config import EffectiveConfig, load_config
+from agentlightning._install_hints import install_hint
+from agentlightning.config import EffectiveConfig, RunConfig, load_config
 from agentlightning.errors import ConfigError
+from agentlightning.plugins import Plugins, kind_of
+from agentlightning.specs import AlgorithmSpec, EngineSpec, Spec
 from agentlightning.types import Json
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 _Decorator = Callable[[Callable[..., object]], Callable[..., object]]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 store_option = click.option(
     "--store",
     metavar="URL",
@@ -61,27 +63,52 @@ def run_options(command: _Command) -> _Command:
 
 
 def effective(
-    *, file: Path | None, assignments: Sequence[str], environ: Mapping[str, str] = os.environ, **flags: object
+    *, file: Path | None, assignments: Sequence[str], flags: Mapping[str, object] | None = None
 ) -> EffectiveConfig:
     """The configuration of a command, from its options.
 
     Raises:
         ConfigError: A setting cannot be used.
     """
-    upstreams = flags.pop("upstreams", ())
-    given: dict[str, Json] = {name.replace("__", "."): _listed(value) for name, value in flags.items()}
-    if isinstance(upstreams, tuple):
-        for text in upstreams:
-            model, separator, url = str(text).partition("=")
-            if not separator or not model or not url:
-                raise ConfigError(f"--upstream takes MODEL=URL, got {text!r}; for example '*=http://127.0.0.1:8000/v1'")
-            assignments = [*assignments, f"gateway.upstreams.{model}.base_url={url}"]
-    return load_config(file, environ, flags=given, assignments=assignments)
+    given: dict[str, Json] = {
+        name.replace("__", "."): _listed(value)
+        for name, value in (flags or {}).items()
+        if name != "upstreams"
+    }
+    upstreams = (flags or {}).get("upstreams")
+    if isinstance(upstreams, tuple) and upstreams:
+        given["gateway.upstreams"] = dict(_upstream(str(text)) for text in upstreams)
+    return load_config(file, flags=given, assignments=assignments)
 
 
 def store_url(option: str | None) -> str:
     """The store that a command looks into."""
     return option or load_config().config.store
+
+
+def check_names(config: RunConfig, plugins: Plugins) -> None:
+    """Refuses sections of algorithms and engines that do not exist; those of known ones may be missing here.
+
+    Raises:
+        PluginNotFound: There is no such algorithm or engine; the message has the nearest name.
+    """
+    sections: tuple[tuple[type[Spec], Mapping[str, object]], ...] = (
+        (AlgorithmSpec, config.algorithms),
+        (EngineSpec, config.engines),
+    )
+    for kind, section in sections:
+        for name in section:
+            if not install_hint(kind_of(kind), name):
+                plugins.find(kind, name)
+
+
+def _upstream(text: str) -> tuple[str, Json]:
+    model, separator, url = text.partition("=")
+    if not separator or not model or not url:
+        raise ConfigError(
+            f"--upstream takes MODEL=URL, got {text!r}; for example '*=http://127.0.0.1:8000/v1'"
+        )
+    return model, {"base_url": url}
 
 
 def _listed(value: object) -> Json:
@@ -92,5 +119,6 @@ def _listed(value: object) -> Json:
 
 
 def _decorated(command: _Command, decorators: Sequence[_Decorator]) -> _Command:
-    decorated: object = reduce(lambda inner, decorate: decorate(inner), reversed(decorators), command)
-    return decorated  # type: ignore[return-value]
+    for decorate in reversed(decorators):
+        decorate(command)  # click keeps the option on the function and returns the same one
+    return command

@@ -10,7 +10,7 @@ import msgspec
 
 from agentlightning.config import decode_params
 from agentlightning.pipeline._trie import Trie
-from agentlightning.types import Experience, Group, Json, TokenForest
+from agentlightning.types import Experience, Group, Json, TokenForest, Transition
 
 
 class ForestParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,24 +30,41 @@ class Forest:
 
 
 def build_forest(groups: Iterable[Group]) -> TokenForest:
-    """Merges the calls of each group into a prefix tree over their tokens.
+    """Merges the calls of each group into a token tree; see `merge_calls`.
+
+    Returns:
+        One tree per group, in the order of `groups`, trajectories and transitions.
+    """
+    return merge_calls(
+        (
+            group.key,
+            [transition for trajectory in group.trajectories for transition in trajectory.transitions],
+        )
+        for group in groups
+    )
+
+
+def merge_calls(groups: Iterable[tuple[str, Iterable[Transition]]]) -> TokenForest:
+    """Merges LLM calls into prefix trees over their tokens.
 
     A prompt continues the longest open path: context of the whole group, and responses of its own rollout. Response
     tokens are always new nodes, so that each is trained once, by its own call. Time is linear in new tokens; comparing
     with what is there already is a `memcmp`.
 
+    Args:
+        groups: Keys and calls in order; transitions without tokens are left out.
+
     Returns:
-        One tree per group, in the order of `groups`, trajectories and transitions.
+        One tree per group, in order.
     """
     mismatches: Counter[str] = Counter()
     trees = []
     tokens_in = 0
-    for group in groups:
-        trie = Trie(group.key)
-        for trajectory in group.trajectories:
-            for transition in trajectory.transitions:
-                if transition.tokens is not None:
-                    trie.insert(transition, transition.tokens)
+    for key, transitions in groups:
+        trie = Trie(key)
+        for transition in transitions:
+            if transition.tokens is not None:
+                trie.insert(transition, transition.tokens)
         trees.append(trie.tree())
         mismatches.update(trie.mismatches)
         tokens_in += trie.tokens_in

@@ -56,14 +56,14 @@ class Pipeline:
             defaults = [spec for spec in specs.values() if spec.default]
             defaults.sort(key=lambda spec: (spec.order, spec.name))
             chosen = [(spec.name, {}) for spec in defaults]
-        wanted = {name: dict(params) for name, params in chosen}
-        for name in wanted:
+        wanted = [(name, dict(params)) for name, params in chosen]
+        for name, params in wanted:
             _check_name(name, specs)
+            if agents and name == "transitions":
+                params.setdefault("agents", list(agents))
         if agents:
-            _check_name("transitions", wanted)
-            wanted["transitions"].setdefault("agents", list(agents))
-        stages = (cast("StageFactory", load(specs[name]))(params) for name, params in wanted.items())
-        return cls(tuple(stages))
+            _check_name("transitions", [name for name, _ in wanted])
+        return cls(tuple(cast("StageFactory", load(specs[name]))(params) for name, params in wanted))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -139,4 +139,5 @@ class Rewards:
 
 def _span_key(transition: Transition) -> str:
     """Attempt and span of a transition, without the index of its choice."""
-    return transition.id.partition(":")[0]
+    attempt_id, _, span = transition.id.rpartition("/")
+    return f"{attempt_id}/{span.partition(':')[0]}"

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
-from agentlightning.types import Call, TokenRecord, TokenTree, Transition, unpack_floats, unpack_ints
+from agentlightning.types import (
+    Call,
+    TokenRecord,
+    TokenTree,
+    Transition,
+    unpack_floats,
+    unpack_ints,
+)
 
 WIDTH: Final = 4
 """Bytes of one packed token id or log-probability."""
@@ -20,8 +28,8 @@ class Segment:
     Attributes:
         ids: Token ids, packed.
         first: Index of its first node.
-        agent: On the segment that ends the response of a call: who made it. None elsewhere.
         rollout_id: On a response: its rollout. None on context.
+        agent: On the segment that ends the response of a call: who made it. None elsewhere.
         contexts: Context that follows, by first token.
         responses: Responses that follow, by rollout.
     """
@@ -31,8 +39,8 @@ class Segment:
     parent: Segment | None
     rollout_id: str | None = None
     agent: str | None = None
-    contexts: dict[bytes, Segment] = field(default_factory=dict)
-    responses: dict[str, list[Segment]] = field(default_factory=dict)
+    contexts: dict[bytes, Segment] | None = None
+    responses: dict[str, list[Segment]] | None = None
 
     @property
     def last(self) -> int:
@@ -41,19 +49,46 @@ class Segment:
 
     def next(self, token: bytes, rollout_id: str) -> list[Segment]:
         """What follows with this token and is open to this rollout."""
-        own = [child for child in self.responses.get(rollout_id, ()) if child.ids.startswith(token)]
-        context = self.contexts.get(token)
-        return [*own, context] if context else own
+        found = []
+        if self.responses:
+            found = [child for child in self.responses.get(rollout_id, ()) if child.ids.startswith(token)]
+        if self.contexts and token in self.contexts:
+            found.append(self.contexts[token])
+        return found
+
+    def append(self, child: Segment) -> None:
+        """Lets a segment follow this one."""
+        child.parent = self
+        if child.rollout_id is None:
+            self.contexts = self.contexts or {}
+            self.contexts[child.ids[:WIDTH]] = child
+        else:
+            self.responses = self.responses or {}
+            self.responses.setdefault(child.rollout_id, []).append(child)
+
+    def remove(self, child: Segment) -> None:
+        """Takes a segment out."""
+        if child.rollout_id is None and self.contexts:
+            del self.contexts[child.ids[:WIDTH]]
+        elif child.rollout_id is not None and self.responses:
+            self.responses[child.rollout_id].remove(child)
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
+class _Run(NamedTuple):
     """Nodes that were added at once: in order they are the tree's arrays."""
 
     ids: bytes
     parent: int
     depth: int
     record: TokenRecord | None
+
+
+class _Latest(NamedTuple):
+    """The call before, of the same agent in the same rollout."""
+
+    end: Segment
+    prompt: bytes
+    response: bytes
 
 
 class Trie:
@@ -67,29 +102,30 @@ class Trie:
         self._size = 0
         self._runs: list[_Run] = []
         self._calls: list[Call] = []
-        self._latest: dict[tuple[str, str], tuple[Segment, bytes, int]] = {}
+        self._latest: dict[tuple[str, str], _Latest] = {}
         self._ambiguous: set[str] = set()
 
     def insert(self, transition: Transition, record: TokenRecord) -> None:
         """Adds one call."""
-        prompt, response, rollout_id = record.prompt, record.response, transition.rollout_id
+        prompt, rollout_id = record.prompt, transition.rollout_id
         key = rollout_id, transition.agent
         latest = self._latest.get(key)
         segment, offset, matched = self._place(prompt, rollout_id, latest)
         if latest and matched < len(prompt) and not _continues(segment, offset, key):
-            self.mismatches[_mismatch(prompt, latest[1], latest[2])] += 1
-        end = self._branch(segment, offset)
+            self.mismatches[_mismatch(prompt, latest)] += 1
+        end = _ending_at(segment, offset)
         if matched < len(prompt):
             end = self._add_context(end, prompt[matched:], depth=matched // WIDTH)
-        start = self._size
-        leaf = self._add_response(end, transition, record) if response else end
-        self._latest[key] = leaf, prompt + response, len(prompt)
-        self.tokens_in += (len(prompt) + len(response)) // WIDTH
+        prompt_node, start = end.last, self._size
+        if record.response:
+            end = self._add_response(end, transition, record)
+        self._latest[key] = _Latest(end, prompt, record.response)
+        self.tokens_in += len(prompt) // WIDTH + self._size - start
         self._calls.append(
             Call(
                 transition_id=transition.id,
                 rollout_id=rollout_id,
-                prompt_node=end.last,
+                prompt_node=prompt_node,
                 start=start,
                 stop=self._size,
             )
@@ -98,77 +134,61 @@ class Trie:
     def tree(self) -> TokenTree:
         """The tree so far."""
         size = self._size
-        ramp = array("i", range(-1, size))
-        parents, ramp_bytes = ramp[:size], memoryview(ramp).cast("B")
-        positions, logprobs, versions = array("i"), [], array("i")
+        # a node's parent is the one before it, except where a run begins
+        ramp = struct.pack(f"<{size + 1}i", *range(-1, size))
+        parents = unpack_ints(ramp[: WIDTH * size])
+        ids, positions, logprobs, versions = [], [], [], []
         node = 0
         for run in self._runs:
             count = len(run.ids) // WIDTH
             parents[node] = run.parent
-            positions.frombytes(ramp_bytes[WIDTH * (run.depth + 1) : WIDTH * (run.depth + 1 + count)])
+            ids.append(run.ids)
+            positions.append(ramp[WIDTH * (run.depth + 1) : WIDTH * (run.depth + 1 + count)])
             logprobs.append(run.record.logprobs if run.record else bytes(len(run.ids)))
-            versions.extend(array("i", [run.record.version if run.record else -1]) * count)
+            version = run.record.version if run.record else -1
+            versions.append(version.to_bytes(WIDTH, "little", signed=True) * count)
             node += count
         return TokenTree(
             group=self._group,
-            token_ids=unpack_ints(b"".join([run.ids for run in self._runs])),
+            token_ids=unpack_ints(b"".join(ids)),
             parents=parents,
-            positions=positions,
+            positions=unpack_ints(b"".join(positions)),
             logprobs=unpack_floats(b"".join(logprobs)),
-            versions=versions,
+            versions=unpack_ints(b"".join(versions)),
             advantages=array("f", bytes(WIDTH * size)),
             weights=array("f", bytes(WIDTH * size)),
             calls=tuple(self._calls),
         )
 
-    def _place(
-        self, prompt: bytes, rollout_id: str, latest: tuple[Segment, bytes, int] | None
-    ) -> tuple[Segment, int, int]:
+    def _place(self, prompt: bytes, rollout_id: str, latest: _Latest | None) -> tuple[Segment, int, int]:
         """Where the longest open path along the prompt ends: segment, bytes into it, bytes of the prompt."""
         # as long as no two paths open to the rollout read alike, the longest goes through any that matches
-        if latest and rollout_id not in self._ambiguous and prompt.startswith(latest[1]):
-            return _longest(latest[0], len(latest[1]), prompt=prompt, rollout_id=rollout_id)
+        if (
+            latest
+            and rollout_id not in self._ambiguous
+            and prompt.startswith(latest.prompt)
+            and prompt.startswith(latest.response, len(latest.prompt))
+        ):
+            matched = len(latest.prompt) + len(latest.response)
+            return _longest(latest.end, matched, prompt=prompt, rollout_id=rollout_id)
         return _longest(self._root, 0, prompt=prompt, rollout_id=rollout_id)
 
-    def _branch(self, segment: Segment, offset: int) -> Segment:
-        """The segment that ends at this place: itself, or a new one made of its head."""
-        if offset == len(segment.ids) or segment.parent is None:
-            return segment
-        parent = segment.parent
-        head = Segment(segment.ids[:offset], segment.first, parent, segment.rollout_id)
-        if segment.rollout_id is None:
-            parent.contexts[head.ids[:WIDTH]] = head
-        else:
-            siblings = parent.responses[segment.rollout_id]
-            siblings[siblings.index(segment)] = head
-        # the tail stays the same object: whoever holds the end of a call goes on holding it
-        segment.ids, segment.first, segment.parent = (
-            segment.ids[offset:],
-            segment.first + offset // WIDTH,
-            head,
-        )
-        if segment.rollout_id is None:
-            head.contexts[segment.ids[:WIDTH]] = segment
-        else:
-            head.responses[segment.rollout_id] = [segment]
-        return head
-
     def _add_context(self, parent: Segment, ids: bytes, *, depth: int) -> Segment:
-        segment = Segment(ids, self._size, parent)
         token = ids[:WIDTH]
-        for rollout_id, responses in parent.responses.items():
+        for rollout_id, responses in (parent.responses or {}).items():
             if any(response.ids.startswith(token) for response in responses):
                 self._ambiguous.add(rollout_id)
-        parent.contexts[token] = segment
+        segment = Segment(ids, self._size, parent)
+        parent.append(segment)
         self._append(_Run(ids, parent.last, depth, None))
         return segment
 
     def _add_response(self, parent: Segment, transition: Transition, record: TokenRecord) -> Segment:
         rollout_id = transition.rollout_id
-        segment = Segment(record.response, self._size, parent, rollout_id, transition.agent)
         if parent.next(record.response[:WIDTH], rollout_id):
             self._ambiguous.add(rollout_id)
-        parent.responses.setdefault(rollout_id, []).append(segment)
+        segment = Segment(record.response, self._size, parent, rollout_id, transition.agent)
+        parent.append(segment)
         self._append(_Run(record.response, parent.last, len(record.prompt) // WIDTH, record))
         return segment
 
@@ -177,9 +197,25 @@ class Trie:
         self._size += len(run.ids) // WIDTH
 
 
+def _ending_at(segment: Segment, offset: int) -> Segment:
+    """The segment that ends at this place: itself, or its head, of which it becomes the tail."""
+    parent = segment.parent
+    if parent is None or offset == len(segment.ids):
+        return segment
+    parent.remove(segment)
+    head = Segment(segment.ids[:offset], segment.first, parent, segment.rollout_id)
+    parent.append(head)
+    # the tail stays the same object: whoever holds the end of a call goes on holding it
+    segment.ids, segment.first = segment.ids[offset:], segment.first + offset // WIDTH
+    head.append(segment)
+    return head
+
+
 def _longest(start: Segment, matched: int, *, prompt: bytes, rollout_id: str) -> tuple[Segment, int, int]:
     """Walks every open path that reads like the prompt; of equally long ones any will do."""
     best = start, len(start.ids), matched
+    if not start.contexts and not start.responses:
+        return best
     waiting = [(start, matched)]
     while waiting:
         segment, offset = waiting.pop()
@@ -219,9 +255,10 @@ def _continues(segment: Segment | None, offset: int, key: tuple[str, str]) -> bo
     return False
 
 
-def _mismatch(prompt: bytes, earlier: bytes, earlier_prompt_size: int) -> str:
-    """Why a prompt does not continue the path of its agent's call before."""
-    common = _common(prompt, earlier)
-    if common < earlier_prompt_size:
+def _mismatch(prompt: bytes, earlier: _Latest) -> str:
+    """Why a prompt does not continue its agent's call before."""
+    common = _common(prompt, earlier.prompt + earlier.response)
+    if common < len(earlier.prompt):
         return "rewritten"
-    return "template" if common >= len(earlier) - WIDTH else "retokenisation"
+    inside = common < len(earlier.prompt) + len(earlier.response) - WIDTH
+    return "retokenisation" if inside else "template"

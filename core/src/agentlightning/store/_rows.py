@@ -126,6 +126,16 @@ class SpanRow(msgspec.Struct, frozen=True):
     body: bytes
 
 
+class SpanRange(msgspec.Struct, frozen=True):
+    """Which spans: `low < number < high`, and the filters of a `SpanQuery`."""
+
+    low: int
+    high: int
+    operations: tuple[str, ...] | None = None
+    agent: str | None = None
+    include_late: bool = False
+
+
 class ResourceRow(msgspec.Struct, frozen=True):
     """A resource set; `body` is the packed records by name."""
 

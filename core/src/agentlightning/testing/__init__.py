@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from agentlightning.testing._episode_builder import EpisodeBuilder
     from agentlightning.testing._scripted_answer import (
         ScriptedAnswer,
         ScriptedFault,
@@ -14,8 +15,13 @@ if TYPE_CHECKING:
     )
     from agentlightning.testing._scripted_llm import ScriptedLLM
     from agentlightning.testing._scripted_wire import ScriptedRequest
+    from agentlightning.testing._training import InMemoryEngine, InMemoryLearner, InMemoryTrainingContext
 
 __all__ = [
+    "EpisodeBuilder",
+    "InMemoryEngine",
+    "InMemoryLearner",
+    "InMemoryTrainingContext",
     "ScriptedAnswer",
     "ScriptedFault",
     "ScriptedLLM",
@@ -25,6 +31,10 @@ __all__ = [
 ]
 
 _MODULES = {
+    "EpisodeBuilder": "_episode_builder",
+    "InMemoryEngine": "_training",
+    "InMemoryLearner": "_training",
+    "InMemoryTrainingContext": "_training",
     "ScriptedAnswer": "_scripted_answer",
     "ScriptedFault": "_scripted_answer",
     "ScriptedLLM": "_scripted_llm",

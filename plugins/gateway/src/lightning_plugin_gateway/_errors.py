@@ -12,6 +12,7 @@ Fault = Literal[
     "body_too_large",
     "cancelled",
     "engine_error",
+    "gateway_error",
     "invalid_answer",
     "invalid_key",
     "model_not_allowed",

@@ -65,6 +65,8 @@ class Gate:
                 while self._closed:
                     await self._open.wait()
         except TimeoutError:
-            message = f"the gateway was paused for longer than {self._timeout_s} s (`pause_timeout_s`); try again"
+            message = (
+                f"the gateway was paused for longer than {self._timeout_s} s (`pause_timeout_s`); try again"
+            )
             seconds = str(max(1, math.ceil(min(self._timeout_s, 30.0))))
             raise ApiError(503, message, fault="paused", retry_after=seconds) from None

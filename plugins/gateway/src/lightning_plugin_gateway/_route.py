@@ -52,4 +52,6 @@ def find_route(method: str, raw_path: str) -> Route:
         if endpoint:
             return Route(endpoint=endpoint, rollout=unquote(parts[2]), credential=unquote(parts[3]))
     served = "POST /v1/chat/completions and GET /v1/models, bare or under /r/{rollout}/{attempt}"
-    raise ApiError(404, f"there is no such endpoint; this gateway serves {served}", fault="not_found", final=True)
+    raise ApiError(
+        404, f"there is no such endpoint; this gateway serves {served}", fault="not_found", final=True
+    )

@@ -35,6 +35,26 @@ class LoadedModel:
     device: torch.device
 
     @property
+    def vocabulary(self) -> int:
+        """Width of the logits."""
+        module: Any = self.module
+        return int(module.get_output_embeddings().weight.shape[0])
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end an answer, as far as the model's own files say."""
+        module: Any = self.module
+        ends = module.generation_config.eos_token_id
+        listed = ends if isinstance(ends, list) else [ends]
+        return frozenset(end for end in (*listed, self.tokenizer.eos_token_id) if end is not None)
+
+    def save(self, directory: Path) -> None:
+        """Writes weights, config and tokenizer as a Hugging Face directory."""
+        module: Any = self.module
+        module.save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)
+
+    @property
     def small(self) -> bool:
         """Whether per-call overhead outweighs arithmetic."""
         return sum(p.numel() for p in self.module.parameters()) < SMALL

@@ -1,0 +1,117 @@
+"""LightningRL (arXiv 2508.03680) from rollouts to weights, top to bottom."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+from agentlightning.algorithm import TrainingContext
+from agentlightning.config import decode_params
+from agentlightning.engine import InferenceEngine, Learner
+from agentlightning.errors import ConfigError, EngineError
+from agentlightning.types import Json
+from lightning_algorithm_lightningrl._batch import Batch, make_batch
+from lightning_algorithm_lightningrl._config import LightningRLConfig
+
+
+def create(params: Mapping[str, Json]) -> LightningRL:
+    """Builds the algorithm from its configuration. Raises `ConfigError`."""
+    return LightningRL(decode_params(params, LightningRLConfig, where="algorithm 'lightningrl'"))
+
+
+class LightningRL:
+    """On-policy reinforcement learning of the weights behind an agent's LLM calls."""
+
+    name = "lightningrl"
+
+    def __init__(self, config: LightningRLConfig) -> None:
+        self.config = config
+
+    async def fit(self, context: TrainingContext) -> None:
+        """Evaluates, trains for `updates` steps from wherever the last checkpoint was, and evaluates again.
+
+        Raises:
+            ConfigError: There are no training tasks, or nothing that learns.
+            EngineError: Too many calls of an update cannot be trained on.
+            NumericalError: The loss or a gradient is not finite; the learner has saved the batch.
+        """
+        config = self.config
+        engine, learner = _model(context)
+        step = int(str(context.state.get("step", 0)))
+        tokens = int(str(context.state.get("num_tokens", 0)))
+        if context.val and not context.state:
+            await context.evaluate(label="before", step=0)
+
+        while step < config.updates:
+            # what to learn from: a group of rollouts per task, all under one version of the policy
+            version = engine.version
+            tasks = choose_tasks(context.train, count=config.tasks_per_update, step=step, seed=context.seed)
+            rollouts = await context.rollouts(tasks, samples=config.group_size, step=step)
+            experience = await context.experience(rollouts, step=step)
+            batch = make_batch(
+                experience, version=version, estimator=config.advantage, std_eps=config.std_eps
+            )
+            _check_masked(batch, config.max_masked_share, step=step)
+            tokens += batch.forest.tokens_in
+
+            # learn: gradients over every trained token, then new weights while no call is in flight
+            optimizer = config.optimizer(step)
+            metrics = batch.metrics | {"version": float(version), "learning_rate": optimizer.learning_rate}
+            if batch.trained:
+                metrics |= await learner.forward_backward(batch.forest, config.loss_spec)
+                async with context.weight_update():
+                    metrics |= await learner.optim_step(optimizer)
+                    for _ in range(config.passes - 1):
+                        metrics |= await learner.forward_backward(batch.forest, config.loss_spec)
+                        metrics |= await learner.optim_step(optimizer)
+                    await learner.publish()
+            else:
+                await context.event("nothing_to_train", _nothing(batch, step=step))
+            await context.log(metrics | {"num_tokens": float(tokens)}, step=step)
+
+            step += 1
+            if step % config.checkpoint_every == 0 or step == config.updates:
+                await context.checkpoint(step, {"step": step, "num_tokens": tokens})
+            if config.evaluate_every and context.val and step % config.evaluate_every == 0:
+                await context.evaluate(label="val", step=step)
+
+        if context.val:
+            await context.evaluate(label="after", step=step)
+
+
+def choose_tasks(tasks: Sequence[Json], *, count: int, step: int, seed: int) -> list[Json]:
+    """The tasks of a step: consecutive pieces of one shuffled epoch after the other, known from the step alone."""
+    chosen: list[Json] = []
+    orders: dict[int, list[int]] = {}
+    for place in range(step * count, (step + 1) * count):
+        epoch, index = divmod(place, len(tasks))
+        if epoch not in orders:
+            orders[epoch] = list(range(len(tasks)))
+            random.Random(f"{seed}/{epoch}").shuffle(orders[epoch])
+        chosen.append(tasks[orders[epoch][index]])
+    return chosen
+
+
+def _model(context: TrainingContext) -> tuple[InferenceEngine, Learner]:
+    if context.engine is None or context.learner is None:
+        raise ConfigError(
+            "lightningrl trains weights, and this run has no engine that learns; add one, such as --engine torch"
+        )
+    if not context.train:
+        raise ConfigError("lightningrl has no training tasks; give some (train=… or --train FILE)")
+    return context.engine, context.learner
+
+
+def _check_masked(batch: Batch, limit: float, *, step: int) -> None:
+    if batch.masked_share > limit:
+        raise EngineError(
+            f"{batch.masked_share:.0%} of the calls of update {step} cannot be trained on ({batch.masked!r}), more "
+            f"than max_masked_share={limit!r} allows; `agl doctor` names the first of them and the remedy"
+        )
+
+
+def _nothing(batch: Batch, *, step: int) -> str:
+    return (
+        f"update {step} has nothing to learn: {batch.metrics['rollouts/scored']:.0f} rollouts scored, "
+        f"{batch.metrics['frac_reward_zero_std']:.0%} of the groups with equal returns, masked calls {batch.masked!r}"
+    )

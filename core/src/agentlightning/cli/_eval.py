@@ -1,0 +1,44 @@
+"""`agl eval`: an evaluation on a file of tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from agentlightning.cli._options import check_names, effective, json_option, quiet_option, run_options
+from agentlightning.cli._results import listeners, show_evaluation
+from agentlightning.config import read_tasks
+from agentlightning.jobs import evaluate_from_config
+from agentlightning.plugins import load_plugins
+
+
+@click.command("eval")
+@click.argument("target", required=False)
+@click.option("--data", required=True, metavar="FILE", help="Tasks: JSONL or CSV.")
+@click.option(
+    "--run", "run_id", metavar="RUN", help="Evaluate the newest weights of this run, as it was configured."
+)
+@run_options
+@quiet_option
+@json_option
+def command(
+    *,
+    data: str,
+    run_id: str | None,
+    file: Path | None,
+    assignments: tuple[str, ...],
+    quiet: bool,
+    as_json: bool,
+    **flags: object,
+) -> int:
+    """Evaluate the agent TARGET on a file of tasks: mean outcome with its 95 % interval.
+
+    Exits with 3 if some tasks have no outcome, with 1 if none has.
+    """
+    config = effective(file=file, assignments=assignments, flags=flags).config
+    plugins = load_plugins()
+    check_names(config, plugins)
+    observers = listeners(quiet=quiet, configured=config.observers)
+    report = evaluate_from_config(config, data, run=run_id, observers=observers, plugins=plugins)
+    return show_evaluation(report, tasks=read_tasks(data), store=config.store, as_json=as_json)

@@ -1,0 +1,106 @@
+"""What training, evaluation and the demo came to, for people and for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from agentlightning.algorithm import EvaluationReport
+from agentlightning.cli._exit import ExitCode
+from agentlightning.cli._output import (
+    MISSING,
+    new_table,
+    number,
+    plain,
+    print_json,
+    shortened,
+    show,
+    status_text,
+)
+from agentlightning.trainer import TrainingResult
+from agentlightning.types import Json, RunStatus
+
+
+def listeners(*, quiet: bool, configured: Sequence[str] = ()) -> list[str]:
+    """The progress view, unless it is not wanted or configured already."""
+    return [] if quiet or "progress" in configured else ["progress"]
+
+
+def show_training(result: TrainingResult, *, as_json: bool) -> int:
+    """Prints what a run came to, and says what to exit with."""
+    code = ExitCode.OK if result.status is RunStatus.SUCCEEDED else ExitCode.PARTIAL
+    best = {"id": result.best.id, "version": result.best.version} if result.best else None
+    if as_json:
+        print_json(
+            {
+                "run_id": result.run_id,
+                "status": result.status,
+                "store": result.store,
+                "directory": result.directory,
+                "summary": result.summary,
+                "best": best,
+            }
+        )
+        return code
+    table = new_table("run", result.run_id)
+    table.add_row("status", status_text(result.status.value))
+    for label, value in result.summary.items():
+        table.add_row(plain(label), plain(summary_text(value)))
+    table.add_row("best", plain(f"resources {best['id']}, version {best['version']}" if best else None))
+    table.add_row("store", plain(result.store))
+    table.add_row("files", plain(result.directory))
+    show(table, plain(f"\nlook closer with: agl runs show {result.run_id} --store {result.store}"))
+    return code
+
+
+def show_evaluation(report: EvaluationReport, *, tasks: Sequence[Json], store: str, as_json: bool) -> int:
+    """Prints an evaluation, and says what to exit with."""
+    if as_json:
+        print_json(report)
+    else:
+        _show_tasks(report, tasks)
+        band = f"{report.mean:.3f}  [{report.low:.3f}, {report.high:.3f}]" if report.n else MISSING
+        show(plain(f"\nmean {band}  on {report.n} of {len(report.outcomes)} tasks, {report.decoding}"))
+        if report.failures:
+            found = ", ".join(f"{kind} {count}" for kind, count in report.failures.items())
+            show(plain(f"no outcome: {found} (they do not count as 0)"))
+        if report.rollout_ids:
+            show(plain(f"look closer with: agl rollouts show {report.rollout_ids[0]} --store {store}"))
+    if not report.n:
+        return ExitCode.FAILED
+    return ExitCode.PARTIAL if report.failures else ExitCode.OK
+
+
+def _show_tasks(report: EvaluationReport, tasks: Sequence[Json]) -> None:
+    """The worst tasks first, at most twenty."""
+    rows = list(zip(tasks, report.outcomes, report.rollout_ids, strict=False))
+    rows.sort(key=lambda row: (row[1] is not None, row[1] or 0.0))
+    table = new_table("task", "outcome", "id")
+    for task, outcome, rollout_id in rows[:_MOST_TASKS]:
+        table.add_row(plain(shortened(task)), plain(number(outcome)), plain(rollout_id))
+    show(table)
+    if len(rows) > _MOST_TASKS:
+        show(plain(f"… {len(rows) - _MOST_TASKS} better ones (--json has all)"))
+
+
+_MOST_TASKS = 20
+
+
+def mean_of(value: Json) -> float | None:
+    """The mean of a value of a run's summary that is an evaluation; else None."""
+    mean = value.get("mean") if isinstance(value, Mapping) else None
+    return mean if isinstance(mean, int | float) else None
+
+
+def summary_text(value: Json) -> str:
+    """A value of a run's summary on one line."""
+    mean = mean_of(value)
+    if not isinstance(value, Mapping):
+        return number(value)
+    if mean is None:
+        return shortened(msgspec.json.encode(value).decode(), 100)
+    text = f"{mean:.3f} [{number(value.get('low'))}, {number(value.get('high'))}] on {value.get('n')} tasks"
+    failures = value.get("failures")
+    extra = f", no outcome: {failures}" if failures else ""
+    return f"{text}, {value.get('decoding') or 'decoding unknown'}{extra}"

@@ -1,0 +1,48 @@
+"""`agl run`: one rollout, shown as a tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from agentlightning.cli._exit import ExitCode
+from agentlightning.cli._options import check_names, effective, json_option, run_options
+from agentlightning.cli._output import plain, show
+from agentlightning.cli._rollouts import read_rollout, show_trace
+from agentlightning.cli._stores import with_store
+from agentlightning.jobs import run_once_from_config
+from agentlightning.plugins import load_plugins
+from agentlightning.types import Json, RolloutStatus
+
+
+@click.command("run")
+@click.argument("target")
+@click.argument("task")
+@run_options
+@json_option
+def command(
+    *, task: str, file: Path | None, assignments: tuple[str, ...], as_json: bool, **flags: object
+) -> int:
+    """Run the agent TARGET once on TASK (JSON, else text) and print what it did, with its rewards."""
+    config = effective(file=file, assignments=assignments, flags=flags).config
+    plugins = load_plugins()
+    check_names(config, plugins)
+    rollout = run_once_from_config(config, parse_task(task), plugins=plugins)
+    if config.store.startswith("memory://"):
+        show(plain("the store was in memory: there is no trace to show; leave --store out to keep one"))
+    else:
+        found, attempts, chosen, spans = with_store(
+            config.store, lambda store: read_rollout(store, rollout.id)
+        )
+        show_trace(found, attempts=attempts, chosen=chosen, spans=spans, as_json=as_json)
+    return ExitCode.OK if rollout.status is RolloutStatus.SUCCEEDED else ExitCode.FAILED
+
+
+def parse_task(text: str) -> Json:
+    """A task given on the command line: JSON if it is that, else text."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text

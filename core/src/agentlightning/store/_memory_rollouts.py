@@ -1,0 +1,204 @@
+"""Rollouts and attempts in memory."""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Sequence
+
+import msgspec
+
+from agentlightning.store._protocols import RolloutQuery
+from agentlightning.store._rows import SEQUENCE_BITS, AttemptRow, RolloutRow
+from agentlightning.types import RolloutStatus
+
+_Place = tuple[int, int, int]  # falling priority, number, attempts: valid while the row is queued with as many
+
+
+class MemoryRollouts:
+    """Rollouts by id, with a heap per run for the queue; entries of a heap that no longer hold are dropped late."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, RolloutRow] = {}
+        self._ids: list[str] = []
+        self._completed: dict[str, list[int]] = defaultdict(list)
+        self._completed_ids: dict[int, str] = {}
+        self._queues: dict[str, list[_Place]] = defaultdict(list)
+        self._keys: dict[str, tuple[bytes, tuple[str, ...]]] = {}
+
+    def add(self, rows: Sequence[RolloutRow]) -> None:
+        """Adds rows in order, numbering them."""
+        for row in rows:
+            self._ids.append(row.id)
+            numbered = msgspec.structs.replace(row, number=len(self._ids))
+            self._rows[row.id] = numbered
+            self._queue(numbered)
+
+    def get(self, rollout_id: str) -> RolloutRow | None:
+        """One row."""
+        return self._rows.get(rollout_id)
+
+    def many(self, rollout_ids: Sequence[str]) -> dict[str, RolloutRow]:
+        """Those of the rows that exist, by id."""
+        return {name: self._rows[name] for name in rollout_ids if name in self._rows}
+
+    def queued(self, *, limit: int, run_id: str | None) -> list[RolloutRow]:
+        """The next to lease."""
+        heap = self._queues["" if run_id is None else f"={run_id}"]
+        taken: list[_Place] = []
+        rows: list[RolloutRow] = []
+        while heap and len(rows) < limit:
+            place = heapq.heappop(heap)
+            row = self._rows[self._ids[place[1] - 1]]
+            if row.status == RolloutStatus.QUEUED and row.attempts == place[2]:
+                taken.append(place)
+                rows.append(row)
+        for place in taken:
+            heapq.heappush(heap, place)
+        return rows
+
+    def save(self, row: RolloutRow) -> None:
+        """Writes a row."""
+        before = self._rows[row.id]
+        self._rows[row.id] = row
+        if row.status == RolloutStatus.QUEUED:
+            self._queue(row)
+        if row.completion is not None and before.completion is None:
+            self._completed_ids[row.completion] = row.id
+            self._completed[""].append(row.completion)
+            self._completed[f"={row.run_id}"].append(row.completion)
+
+    def find(self, query: RolloutQuery, *, limit: int, cursor: int | None) -> list[RolloutRow]:
+        """Rows in order of creation, beyond the number `cursor`."""
+        numbers: Sequence[int]
+        if query.ids is not None:
+            numbers = sorted(row.number for row in self.many(query.ids).values())
+        else:
+            numbers = range(1, len(self._ids) + 1)
+        if query.newest_first:
+            numbers = numbers[: len(numbers) if cursor is None else bisect_left(numbers, cursor)][::-1]
+        else:
+            numbers = numbers[bisect_right(numbers, cursor or 0) :]
+        found: list[RolloutRow] = []
+        for number in numbers:
+            row = self._rows[self._ids[number - 1]]
+            if _matches(row, query):
+                found.append(row)
+                if len(found) == limit:
+                    break
+        return found
+
+    def last_completion(self) -> int:
+        """The highest completion there is, 0 without any."""
+        return len(self._completed_ids)
+
+    def completed(self, *, after: int, run_id: str | None, limit: int) -> list[RolloutRow]:
+        """Terminal rows in order of completion."""
+        places = self._completed["" if run_id is None else f"={run_id}"]
+        start = bisect_right(places, after)
+        return [self._rows[self._completed_ids[place]] for place in places[start : start + limit]]
+
+    def recall(self, key: str) -> tuple[bytes, tuple[str, ...]] | None:
+        """The payload's digest and the rollout ids remembered under an idempotency key."""
+        return self._keys.get(key)
+
+    def remember(self, key: str, *, digest: bytes, rollout_ids: Sequence[str]) -> None:
+        """Keeps what `recall` gives."""
+        self._keys[key] = (digest, tuple(rollout_ids))
+
+    def _queue(self, row: RolloutRow) -> None:
+        place = (-row.priority, row.number, row.attempts)
+        heapq.heappush(self._queues[""], place)
+        if row.run_id is not None:
+            heapq.heappush(self._queues[f"={row.run_id}"], place)
+
+
+class MemoryAttempts:
+    """Attempts by id, with a heap of due times; entries that no longer hold are dropped late."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, AttemptRow] = {}
+        self._ids: list[str] = []
+        self._of: dict[str, list[str]] = defaultdict(list)
+        self._due: list[tuple[float, int]] = []
+
+    def add(self, row: AttemptRow) -> None:
+        """Adds a row, numbering it."""
+        self._ids.append(row.id)
+        self._of[row.rollout_id].append(row.id)
+        self._put(msgspec.structs.replace(row, number=len(self._ids)))
+
+    def get(self, attempt_id: str) -> AttemptRow | None:
+        """One row."""
+        return self._rows.get(attempt_id)
+
+    def of(self, rollout_id: str) -> list[AttemptRow]:
+        """All attempts of a rollout, by sequence."""
+        return [self._rows[attempt_id] for attempt_id in self._of.get(rollout_id, ())]
+
+    def newest(self, rollout_id: str) -> AttemptRow | None:
+        """The newest attempt of a rollout."""
+        rows = self.of(rollout_id)
+        return rows[-1] if rows else None
+
+    def save(self, row: AttemptRow) -> None:
+        """Writes a row."""
+        self._put(row)
+
+    def count(self, number: int, *, spans: int, late: int) -> None:
+        """Writes the counts of spans."""
+        attempt_id = self._ids[number - 1]
+        self._rows[attempt_id] = msgspec.structs.replace(self._rows[attempt_id], spans=spans, late=late)
+
+    def next_due(self) -> float | None:
+        """The earliest `due_at`."""
+        while self._due:
+            due_at, number = self._due[0]
+            if self._rows[self._ids[number - 1]].due_at == due_at:
+                return due_at
+            heapq.heappop(self._due)
+        return None
+
+    def overdue(self, now: float, *, limit: int) -> list[AttemptRow]:
+        """Rows whose `due_at` has come, earliest first."""
+        rows: dict[int, AttemptRow] = {}
+        popped: list[tuple[float, int]] = []
+        while self._due and self._due[0][0] <= now and len(rows) < limit:
+            due_at, number = heapq.heappop(self._due)
+            row = self._rows[self._ids[number - 1]]
+            if row.due_at == due_at:
+                rows[number] = row
+                popped.append((due_at, number))
+        for entry in popped:
+            heapq.heappush(self._due, entry)
+        return list(rows.values())
+
+    def numbers(self, *, rollout_ids: Sequence[str] | None, attempt_ids: Sequence[str] | None) -> list[int]:
+        """Numbers of the attempts that are in both, ascending."""
+        of_rollouts = None if rollout_ids is None else {row.number for name in rollout_ids for row in self.of(name)}
+        named = (
+            None if attempt_ids is None else {self._rows[name].number for name in attempt_ids if name in self._rows}
+        )
+        if of_rollouts is None or named is None:
+            return sorted(of_rollouts or named or ())
+        return sorted(of_rollouts & named)
+
+    def between(self, low: int, high: int) -> range:
+        """Numbers of the attempts whose spans may lie strictly between two span numbers."""
+        return range(max(1, low >> SEQUENCE_BITS), min(len(self._ids), (high - 1) >> SEQUENCE_BITS) + 1)
+
+    def _put(self, row: AttemptRow) -> None:
+        before = self._rows.get(row.id)
+        self._rows[row.id] = row
+        if row.due_at is not None and (before is None or before.due_at != row.due_at):
+            heapq.heappush(self._due, (row.due_at, row.number))
+
+
+def _matches(row: RolloutRow, query: RolloutQuery) -> bool:
+    return (
+        (query.run_id is None or row.run_id == query.run_id)
+        and (query.group is None or row.group == query.group)
+        and (query.mode is None or row.mode == query.mode)
+        and (query.statuses is None or row.status in query.statuses)
+    )

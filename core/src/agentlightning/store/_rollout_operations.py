@@ -1,0 +1,265 @@
+"""What the store does with rollouts and attempts, inside a transaction that began with a `sweep`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from agentlightning.errors import Conflict, LeaseLost, NotFound
+from agentlightning.store import lifecycle
+from agentlightning.store._codec import pack
+from agentlightning.store._rows import AttemptRow, RolloutRow, as_enqueued, config_of
+from agentlightning.store._unit import Topic, Unit
+from agentlightning.types import (
+    AttemptStatus,
+    Failure,
+    FailureClass,
+    ResourceState,
+    RolloutStatus,
+)
+
+_SWEEP = 1000  # attempts expired in one go, so that one transaction stays short
+
+
+def enqueue(
+    unit: Unit, rows: Sequence[RolloutRow], *, key: str | None, digest: bytes
+) -> list[RolloutRow]:
+    """Adds rollouts, or finds those that the same key added before."""
+    table = unit.tables.rollouts
+    known = None if key is None else table.recall(key)
+    if known is not None:
+        if known[0] != digest:
+            raise Conflict(f"idempotency key {key!r} came before with other requests; use a new key for new work")
+        found = table.many(known[1])
+        return [as_enqueued(found[rollout_id]) for rollout_id in known[1]]
+    ids = [row.id for row in rows]
+    taken = [*table.many(ids), *_repeated(ids)]
+    if taken:
+        raise Conflict(f"rollout id {taken[0]!r} is taken; ids are unique in the store, and nothing was enqueued")
+    table.add(rows)
+    if key is not None:
+        table.remember(key, digest=digest, rollout_ids=ids)
+    if rows:
+        unit.changed.add(Topic.QUEUED)
+    return list(rows)
+
+
+def lease(
+    unit: Unit, *, worker: str, limit: int, ttl_s: float, run_id: str | None
+) -> list[tuple[RolloutRow, AttemptRow]]:
+    """Takes queued rollouts and creates their attempts."""
+    rows = unit.tables.rollouts.queued(limit=limit, run_id=run_id)
+    if not rows:
+        return []
+    choose = _Choice(unit)
+    return [_lease(unit, row, worker=worker, ttl_s=ttl_s, resources=row.pinned or choose(row)) for row in rows]
+
+
+def heartbeat(unit: Unit, attempt_id: str, *, token: int, ttl_s: float) -> tuple[float, bool]:
+    """Extends a lease; its new end, and whether the rollout was cancelled."""
+    row = _attempt(unit, attempt_id)
+    _check_token(row, token)
+    status = AttemptStatus(row.status)
+    if status is AttemptStatus.CANCELLED:
+        return row.expires_at, True
+    if lifecycle.attempt_ended(status):
+        raise _ended(row)
+    expires_at = unit.now + ttl_s
+    if status is AttemptStatus.LEASED:
+        lifecycle.check_attempt_move(status, AttemptStatus.RUNNING)
+    unit.tables.attempts.save(
+        msgspec.structs.replace(
+            row,
+            status=AttemptStatus.RUNNING.value,
+            expires_at=expires_at,
+            due_at=lifecycle.due_at(expires_at=expires_at, deadline_at=row.deadline_at),
+        )
+    )
+    return expires_at, False
+
+
+def finish(
+    unit: Unit, attempt_id: str, *, token: int, output: bytes | None, failure: Failure | None
+) -> RolloutRow:
+    """Ends an attempt and, unless it is tried again, its rollout."""
+    row = _attempt(unit, attempt_id)
+    _check_token(row, token)
+    rollout = _rollout(unit, row.rollout_id)
+    ending = lifecycle.attempt_ending(None if failure is None else failure.kind)
+    if lifecycle.attempt_ended(AttemptStatus(row.status)):
+        packed = None if failure is None else pack(failure, what="failure")
+        if (row.status, row.output, row.failure) == (ending, output, packed):
+            return rollout
+        raise _ended(row)
+    return _end(unit, row, rollout, failure=failure, output=output)
+
+
+def cancel(unit: Unit, rollout_ids: Sequence[str], *, reason: str) -> list[RolloutRow]:
+    """Cancels what is not terminal."""
+    found = unit.tables.rollouts.many(rollout_ids)
+    for rollout_id in rollout_ids:
+        if rollout_id not in found:
+            raise NotFound(f"cannot cancel rollout {rollout_id!r}: there is none; nothing was cancelled")
+    failure = Failure(kind=FailureClass.CANCELLED, message=reason or "cancelled on request")
+    for rollout_id, rollout in found.items():
+        if not lifecycle.rollout_ended(RolloutStatus(rollout.status)):
+            found[rollout_id] = _cancel(unit, rollout, failure)
+    return [found[rollout_id] for rollout_id in rollout_ids]
+
+
+def sweep(unit: Unit) -> int:
+    """Ends attempts whose lease or time has run out."""
+    due_at = unit.tables.attempts.next_due()
+    swept = 0
+    while due_at is not None and due_at <= unit.now:
+        rows = unit.tables.attempts.overdue(unit.now, limit=_SWEEP)
+        for row in rows:
+            _end(unit, row, _rollout(unit, row.rollout_id), failure=_expired(unit, row), output=None)
+        swept += len(rows)
+        due_at = unit.tables.attempts.next_due()
+    return swept
+
+
+def _lease(
+    unit: Unit, row: RolloutRow, *, worker: str, ttl_s: float, resources: str | None
+) -> tuple[RolloutRow, AttemptRow]:
+    lifecycle.check_rollout_move(RolloutStatus(row.status), RolloutStatus.RUNNING)
+    sequence = row.attempts + 1
+    timeout_s = config_of(row).timeout_s
+    expires_at = unit.now + ttl_s
+    deadline_at = None if timeout_s is None else unit.now + timeout_s
+    rollout = msgspec.structs.replace(
+        row, status=RolloutStatus.RUNNING.value, attempts=sequence, resources=resources
+    )
+    attempt = AttemptRow(
+        number=0,
+        id=f"{row.id}.{sequence}",
+        rollout_id=row.id,
+        sequence=sequence,
+        worker=worker,
+        token=sequence,  # strictly rising per rollout, and as durable as the count itself
+        leased_at=unit.now,
+        deadline_at=deadline_at,
+        status=AttemptStatus.LEASED.value,
+        expires_at=expires_at,
+        due_at=lifecycle.due_at(expires_at=expires_at, deadline_at=deadline_at),
+    )
+    unit.tables.rollouts.save(rollout)
+    unit.tables.attempts.add(attempt)
+    return rollout, attempt
+
+
+class _Choice:
+    """Picks the live resource set or, by weight, a canary.
+
+    The pick depends on the rollout's group (or id) alone, so that rollouts which are compared with each other run on
+    the same set, and one seed gives one result.
+    """
+
+    def __init__(self, unit: Unit) -> None:
+        live = unit.tables.resources.in_state(ResourceState.LIVE.value)
+        self._live = live[-1].id if live else None
+        self._canaries = unit.tables.resources.in_state(ResourceState.CANARY.value)
+
+    def __call__(self, row: RolloutRow) -> str | None:
+        if not self._canaries:
+            return self._live
+        drawn = hashlib.blake2b((row.group or row.id).encode(), digest_size=8).digest()
+        share = int.from_bytes(drawn, "big") / 2**64
+        for canary in self._canaries:
+            share -= canary.weight
+            if share < 0:
+                return canary.id
+        return self._live
+
+
+def _end(
+    unit: Unit, row: AttemptRow, rollout: RolloutRow, *, failure: Failure | None, output: bytes | None
+) -> RolloutRow:
+    packed = None if failure is None else pack(failure, what="failure")
+    kind = None if failure is None else failure.kind
+    ending = lifecycle.attempt_ending(kind)
+    status = lifecycle.rollout_ending(kind, config_of(rollout), attempts=rollout.attempts)
+    lifecycle.check_attempt_move(AttemptStatus(row.status), ending)
+    lifecycle.check_rollout_move(RolloutStatus(rollout.status), status)
+    unit.tables.attempts.save(
+        msgspec.structs.replace(
+            row, status=ending.value, due_at=None, finished_at=unit.now, output=output, failure=packed
+        )
+    )
+    if status is RolloutStatus.QUEUED:
+        changed = msgspec.structs.replace(rollout, status=status.value, resources=rollout.pinned)
+        unit.tables.rollouts.save(changed)
+        unit.changed.add(Topic.QUEUED)
+        return changed
+    return _complete(unit, rollout, status, output=output if failure is None else None, failure=packed)
+
+
+def _complete(
+    unit: Unit, rollout: RolloutRow, status: RolloutStatus, *, output: bytes | None, failure: bytes | None
+) -> RolloutRow:
+    done = msgspec.structs.replace(
+        rollout,
+        status=status.value,
+        completion=unit.tables.rollouts.last_completion() + 1,
+        finished_at=unit.now,
+        output=output,
+        failure=failure,
+    )
+    unit.tables.rollouts.save(done)
+    unit.changed.add(Topic.COMPLETED)
+    return done
+
+
+def _cancel(unit: Unit, rollout: RolloutRow, failure: Failure) -> RolloutRow:
+    lifecycle.check_rollout_move(RolloutStatus(rollout.status), RolloutStatus.CANCELLED)
+    packed = pack(failure, what="failure")
+    row = unit.tables.attempts.newest(rollout.id)
+    if row is not None and not lifecycle.attempt_ended(AttemptStatus(row.status)):
+        lifecycle.check_attempt_move(AttemptStatus(row.status), AttemptStatus.CANCELLED)
+        unit.tables.attempts.save(
+            msgspec.structs.replace(
+                row, status=AttemptStatus.CANCELLED.value, due_at=None, finished_at=unit.now, failure=packed
+            )
+        )
+    return _complete(unit, rollout, RolloutStatus.CANCELLED, output=None, failure=packed)
+
+
+def _expired(unit: Unit, row: AttemptRow) -> Failure:
+    kind = lifecycle.expiry(unit.now, expires_at=row.expires_at, deadline_at=row.deadline_at)
+    if kind is FailureClass.TIMED_OUT and row.deadline_at is not None:
+        seconds = row.deadline_at - row.leased_at
+        return Failure(kind=kind, message=f"attempt {row.id!r} took longer than its timeout of {seconds:g} s")
+    return Failure(
+        kind=FailureClass.LOST, message=f"no heartbeat of worker {row.worker!r} for attempt {row.id!r} in its lease"
+    )
+
+
+def _attempt(unit: Unit, attempt_id: str) -> AttemptRow:
+    row = unit.tables.attempts.get(attempt_id)
+    if row is None:
+        raise NotFound(f"there is no attempt {attempt_id!r} in this store")
+    return row
+
+
+def _rollout(unit: Unit, rollout_id: str) -> RolloutRow:
+    row = unit.tables.rollouts.get(rollout_id)
+    if row is None:
+        raise NotFound(f"there is no rollout {rollout_id!r} in this store")
+    return row
+
+
+def _check_token(row: AttemptRow, token: int) -> None:
+    if token != row.token:
+        raise LeaseLost(f"attempt {row.id!r} has token {row.token}, got {token!r}; drop this work and lease again")
+
+
+def _ended(row: AttemptRow) -> LeaseLost:
+    return LeaseLost(f"attempt {row.id!r} of worker {row.worker!r} is {row.status} already; drop it and lease again")
+
+
+def _repeated(ids: Sequence[str]) -> list[str]:
+    return [name for name, times in Counter(ids).items() if times > 1] if len(set(ids)) < len(ids) else []

@@ -1,0 +1,215 @@
+"""`store.rollouts` over any executor: checks and encodes at the edge, waits by notification."""
+
+from __future__ import annotations
+
+import builtins
+import math
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from agentlightning.errors import LimitExceeded, NotFound
+from agentlightning.store import _rollout_operations as operations
+from agentlightning.store import lifecycle
+from agentlightning.store._codec import digest, pack
+from agentlightning.store._executor import Executor
+from agentlightning.store._notifier import Notifier
+from agentlightning.store._protocols import Page, RolloutQuery
+from agentlightning.store._rows import RolloutRow, attempt_of, lease_of, rollout_of, rollout_row
+from agentlightning.store._unit import Topic, Unit
+from agentlightning.types import (
+    Attempt,
+    Completion,
+    Failure,
+    Heartbeat,
+    Json,
+    Lease,
+    Rollout,
+    RolloutRequest,
+    RolloutStatus,
+)
+
+MAX_ID: Final = 200
+"""Most characters of an id that a client chooses."""
+
+
+class Rollouts:
+    """The queue and lifecycle of rollouts; see `RolloutStore`."""
+
+    def __init__(self, executor: Executor, notifier: Notifier) -> None:
+        self._executor = executor
+        self._notifier = notifier
+
+    async def enqueue(
+        self, requests: Sequence[RolloutRequest], *, idempotency_key: str | None = None
+    ) -> list[Rollout]:
+        """Adds rollouts in order."""
+        for request in requests:
+            _check_request(request)
+        # without a key nobody will ask for the digest
+        fingerprint = b"" if idempotency_key is None else digest(pack(list(requests), what="requests"))
+
+        def enqueue(unit: Unit) -> builtins.list[RolloutRow]:
+            rows = [
+                rollout_row(request, rollout_id=request.id or f"ro-{unit.new_id()}", now=unit.now)
+                for request in requests
+            ]
+            return operations.enqueue(unit, rows, key=idempotency_key, digest=fingerprint)
+
+        return [rollout_of(row) for row in await self._executor.write(enqueue)]
+
+    async def lease(
+        self,
+        worker: str,
+        *,
+        limit: int = 1,
+        ttl_s: float = 30.0,
+        wait_s: float = 0.0,
+        run_id: str | None = None,
+    ) -> builtins.list[Lease]:
+        """Takes up to `limit` queued rollouts and creates their attempts, atomically."""
+        check_ttl(ttl_s)
+        until = time.monotonic() + wait_s
+        while limit > 0:
+            ticket = self._notifier.ticket(Topic.QUEUED)
+            rows = await self._executor.write(
+                lambda unit: operations.lease(unit, worker=worker, limit=limit, ttl_s=ttl_s, run_id=run_id)
+            )
+            left_s = until - time.monotonic()
+            if rows or left_s <= 0:
+                return [lease_of(pair) for pair in rows]
+            await self._notifier.wait(Topic.QUEUED, ticket, left_s)
+        return []
+
+    async def heartbeat(self, attempt_id: str, *, token: int, ttl_s: float = 30.0) -> Heartbeat:
+        """Extends a lease and moves a leased attempt to running."""
+        check_ttl(ttl_s)
+        expires_at, cancelled = await self._executor.write(
+            lambda unit: operations.heartbeat(unit, attempt_id, token=token, ttl_s=ttl_s)
+        )
+        return Heartbeat(expires_at=expires_at, cancelled=cancelled)
+
+    async def finish(
+        self, attempt_id: str, *, token: int, output: Json = None, failure: Failure | None = None
+    ) -> Rollout:
+        """Ends an attempt: succeeded without `failure`, else by its kind; retries as the rollout's config says."""
+        packed = None if output is None else pack(output, what=f"output of attempt {attempt_id!r}")
+        return rollout_of(
+            await self._executor.write(
+                lambda unit: operations.finish(unit, attempt_id, token=token, output=packed, failure=failure)
+            )
+        )
+
+    async def cancel(self, rollout_ids: Sequence[str], *, reason: str = "") -> builtins.list[Rollout]:
+        """Cancels what is not terminal yet; terminal rollouts stay as they are."""
+        rows = await self._executor.write(lambda unit: operations.cancel(unit, rollout_ids, reason=reason))
+        return [rollout_of(row) for row in rows]
+
+    async def get(self, rollout_id: str) -> Rollout:
+        """One rollout."""
+        row = await self._executor.read(lambda unit: unit.tables.rollouts.get(rollout_id))
+        if row is None:
+            raise NotFound(f"there is no rollout {rollout_id!r} in this store")
+        return rollout_of(row)
+
+    async def attempts(self, rollout_ids: Sequence[str]) -> builtins.list[Attempt]:
+        """All attempts of the rollouts, by rollout in the given order, then by sequence."""
+        rows = await self._executor.read(
+            lambda unit: [row for rollout_id in rollout_ids for row in unit.tables.attempts.of(rollout_id)]
+        )
+        return [attempt_of(row) for row in rows]
+
+    async def list(
+        self, query: RolloutQuery = RolloutQuery(), *, limit: int = 100, cursor: str | None = None
+    ) -> Page[Rollout]:
+        """A page of rollouts."""
+        after = parse_cursor(cursor)
+        rows = await self._executor.read(
+            lambda unit: unit.tables.rollouts.find(query, limit=limit + 1, cursor=after)
+        )
+        more = str(rows[limit - 1].number) if 0 < limit < len(rows) else None
+        return Page(items=tuple(rollout_of(row) for row in rows[:limit]), cursor=more)
+
+    async def wait(
+        self, rollout_ids: Sequence[str], *, timeout_s: float | None = None
+    ) -> builtins.list[Rollout]:
+        """Waits until all are terminal or the time is up; returns those that are, in the given order."""
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        ticket = self._notifier.ticket(Topic.COMPLETED)
+        after, pending = await self._executor.read(lambda unit: _pending(unit, rollout_ids))
+        while pending:
+            left_s = None if until is None else until - time.monotonic()
+            if left_s is not None and left_s <= 0:
+                break
+            await self._notifier.wait(Topic.COMPLETED, ticket, left_s)
+            ticket = self._notifier.ticket(Topic.COMPLETED)
+            after, done = await self._executor.read(lambda unit, after=after: _completed_ids(unit, after))  # type: ignore[misc]
+            pending -= done
+        found = await self._executor.read(lambda unit: unit.tables.rollouts.many(rollout_ids))
+        rows = [found[rollout_id] for rollout_id in rollout_ids]
+        return [rollout_of(row) for row in rows if lifecycle.rollout_ended(RolloutStatus(row.status))]
+
+    async def completions(
+        self, *, after: int = 0, run_id: str | None = None, limit: int = 100, wait_s: float = 0.0
+    ) -> builtins.list[Completion]:
+        """Rollouts that became terminal after the cursor, in order; waits up to `wait_s` for the first."""
+        until = time.monotonic() + wait_s
+        while True:
+            ticket = self._notifier.ticket(Topic.COMPLETED)
+            rows = await self._executor.read(
+                lambda unit: unit.tables.rollouts.completed(after=after, run_id=run_id, limit=limit)
+            )
+            left_s = until - time.monotonic()
+            if rows or left_s <= 0:
+                return [Completion(cursor=row.completion or 0, rollout=rollout_of(row)) for row in rows]
+            await self._notifier.wait(Topic.COMPLETED, ticket, left_s)
+
+
+def check_ttl(ttl_s: float) -> None:
+    """Lets a usable duration pass.
+
+    Raises:
+        ValueError: It is not a positive, finite number.
+    """
+    if not (math.isfinite(ttl_s) and ttl_s > 0):
+        raise ValueError(f"ttl_s must be a positive number of seconds, got {ttl_s!r}")
+
+
+def parse_cursor(cursor: str | None) -> int | None:
+    """The number a cursor stands for.
+
+    Raises:
+        ValueError: It is not one that a page gave.
+    """
+    if cursor is None:
+        return None
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 19):
+        raise ValueError(f"{cursor!r} is not the cursor of a page; pass on what the previous page gave, or None")
+    return int(cursor)
+
+
+def _check_request(request: RolloutRequest) -> None:
+    if request.id is not None and not 0 < len(request.id) <= MAX_ID:
+        raise LimitExceeded(f"a rollout id has 1 to {MAX_ID} characters, got {len(request.id)}")
+    if request.config.max_attempts < 1:
+        raise ValueError(f"max_attempts must be at least 1, got {request.config.max_attempts!r}")
+    timeout_s = request.config.timeout_s
+    if timeout_s is not None and not (math.isfinite(timeout_s) and timeout_s > 0):
+        raise ValueError(f"timeout_s must be a positive number of seconds or None, got {timeout_s!r}")
+
+
+def _pending(unit: Unit, rollout_ids: Sequence[str]) -> tuple[int, set[str]]:
+    found = unit.tables.rollouts.many(rollout_ids)
+    for rollout_id in rollout_ids:
+        if rollout_id not in found:
+            raise NotFound(f"cannot wait for rollout {rollout_id!r}: there is none in this store")
+    pending = {name for name, row in found.items() if not lifecycle.rollout_ended(RolloutStatus(row.status))}
+    return unit.tables.rollouts.last_completion(), pending
+
+
+def _completed_ids(unit: Unit, after: int) -> tuple[int, set[str]]:
+    done: set[str] = set()
+    while rows := unit.tables.rollouts.completed(after=after, run_id=None, limit=1000):
+        done.update(row.id for row in rows)
+        after = rows[-1].completion or after
+    return after, done

@@ -1,0 +1,189 @@
+"""The span of a call."""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+from hashlib import blake2b
+
+from agentlightning import semconv
+from agentlightning.gateway import AttemptGrant
+from agentlightning.types import Json, Span, SpanSource, SpanStatus, TokenRecord, pack_floats, pack_ints
+from lightning_plugin_gateway._errors import ApiError
+from lightning_plugin_gateway._request import Body
+
+_TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
+_CANCELLED = "the client left before the end of the answer"
+_LONGEST_ERROR = 2000
+
+
+class CallRecord:
+    """What is known of a call so far; `span` writes it down.
+
+    Attributes:
+        span_id: Id of the span, also sent to the client as `x-request-id`.
+        asked: The client's request.
+        sent: What was asked of the upstream instead.
+        model: Name of the model that was asked for.
+        provider: Who serves it.
+        token_ids: The upstream was asked for token ids.
+    """
+
+    def __init__(self, grant: AttemptGrant, *, traceparent: str, start_ns: int) -> None:
+        parent = _TRACEPARENT.fullmatch(traceparent)
+        self._grant = grant
+        self._start_ns = start_ns
+        self._trace_id = (
+            parent[1] if parent else blake2b(grant.attempt_id.encode(), digest_size=16).hexdigest()
+        )
+        self._parent_id = parent[2] if parent else None
+        self.span_id = secrets.token_hex(8)
+        self.asked: Body = {}
+        self.sent: Body = {}
+        self.model = ""
+        self.provider = ""
+        self.token_ids = False
+
+    def span(
+        self,
+        completion: Body,
+        *,
+        version: int,
+        end_ns: int,
+        error: ApiError | None = None,
+        cancelled: bool = False,
+    ) -> Span:
+        """The span of a call that has ended.
+
+        Args:
+            completion: The answer, or as much of it as there is.
+            version: Policy version that served it; -1 if unknown.
+            end_ns: Now.
+            error: How it failed, if it did.
+            cancelled: The client left.
+        """
+        broken = _CANCELLED if cancelled else error.message if error else ""
+        tokens = self._tokens(completion, version=version, broken=broken)
+        attributes = self._attributes(completion)
+        attributes[semconv.POLICY_VERSION] = version
+        incomplete = next((record.incomplete for record in tokens if record.incomplete), "")
+        if incomplete:
+            attributes[semconv.INCOMPLETE] = incomplete
+        if cancelled:
+            attributes[semconv.CANCELLED] = True
+        if error:
+            attributes[semconv.ERROR_TYPE] = error.fault
+        return Span(
+            rollout_id=self._grant.rollout_id,
+            attempt_id=self._grant.attempt_id,
+            span_id=self.span_id,
+            trace_id=self._trace_id,
+            parent_id=self._parent_id,
+            name=f"chat {self.model}".rstrip(),
+            operation=semconv.OPERATION_CHAT,
+            source=SpanSource.GATEWAY,
+            start_ns=self._start_ns,
+            end_ns=max(end_ns, self._start_ns),
+            status=SpanStatus.ERROR if error else SpanStatus.UNSET if cancelled else SpanStatus.OK,
+            error=error.message[:_LONGEST_ERROR] if error else None,
+            attributes=attributes,
+            tokens=tokens,
+        )
+
+    def _attributes(self, completion: Body) -> dict[str, Json]:
+        choices = _choices(completion)
+        usage = completion.get("usage")
+        counts = usage if isinstance(usage, dict) else {}
+        found: dict[str, Json] = {
+            semconv.PROVIDER: self.provider,
+            semconv.REQUEST_MODEL: self.model,
+            semconv.REQUEST_TEMPERATURE: self.sent.get("temperature"),
+            semconv.REQUEST_MAX_TOKENS: self.sent.get("max_completion_tokens") or self.sent.get("max_tokens"),
+            semconv.REQUEST_STREAM: bool(self.asked.get("stream")),
+            semconv.INPUT_MESSAGES: self.asked.get("messages"),
+            semconv.TOOL_DEFINITIONS: self.asked.get("tools"),
+            semconv.RESPONSE_ID: completion.get("id"),
+            semconv.RESPONSE_MODEL: completion.get("model"),
+            semconv.FINISH_REASONS: [choice.get("finish_reason") for choice in choices] or None,
+            semconv.OUTPUT_MESSAGES: [choice.get("message") for choice in choices] or None,
+            semconv.INPUT_TOKENS: counts.get("prompt_tokens"),
+            semconv.OUTPUT_TOKENS: counts.get("completion_tokens"),
+        }
+        return {name: value for name, value in found.items() if value not in (None, "")}
+
+    def _tokens(self, completion: Body, *, version: int, broken: str) -> tuple[TokenRecord, ...]:
+        prompt = completion.get("prompt_token_ids")
+        records = []
+        for choice in _choices(completion):
+            finish = str(choice.get("finish_reason") or "")
+            if not self.token_ids:
+                reason = broken or "the upstream is not asked for token ids (`token_ids` of its HttpUpstream)"
+                records.append(TokenRecord(version=version, incomplete=reason, finish_reason=finish))
+                continue
+            record = token_record(prompt, choice, version=version, finish_reason=finish)
+            if broken:
+                record = _marked(record, broken)
+            records.append(record)
+        return tuple(records)
+
+
+def token_record(prompt: Json, choice: Body, *, version: int, finish_reason: str) -> TokenRecord:
+    """Tokens of one choice; whatever is missing or makes no sense marks it incomplete."""
+    logprobs = choice.get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    entries = content if isinstance(content, list) else []
+    values = [entry.get("logprob") if isinstance(entry, dict) else None for entry in entries]
+    prompt_bytes, prompt_fault = _ids(prompt, "prompt token ids")
+    response_bytes, response_fault = _ids(choice.get("token_ids"), "token ids")
+    logprob_bytes, logprob_fault = _floats(values)
+    lengths = (
+        "" if len(response_bytes) == len(logprob_bytes) else "ids and log-probabilities differ in length"
+    )
+    return TokenRecord(
+        prompt=prompt_bytes,
+        response=response_bytes,
+        logprobs=logprob_bytes,
+        version=version,
+        incomplete=prompt_fault or response_fault or logprob_fault or lengths,
+        finish_reason=finish_reason,
+    )
+
+
+def _ids(values: Json, what: str) -> tuple[bytes, str]:
+    if not isinstance(values, list) or not values:
+        return b"", f"the upstream returned no {what}"
+    try:
+        if min(values) < 0:
+            return b"", f"{what} out of range"
+        return pack_ints(values), ""
+    except (TypeError, OverflowError):
+        return b"", f"{what} out of range"
+
+
+def _floats(values: list[float | None]) -> tuple[bytes, str]:
+    numbers = [value for value in values if value is not None]
+    if not numbers or len(numbers) != len(values):
+        return b"", "the upstream returned no log-probabilities"
+    try:
+        if not math.isfinite(math.fsum(numbers)):
+            return b"", "log-probabilities are not finite"
+        return pack_floats(numbers), ""
+    except (TypeError, OverflowError):
+        return b"", "log-probabilities are not numbers"
+
+
+def _marked(record: TokenRecord, reason: str) -> TokenRecord:
+    return TokenRecord(
+        prompt=record.prompt,
+        response=record.response,
+        logprobs=record.logprobs,
+        version=record.version,
+        incomplete=reason,
+        finish_reason=record.finish_reason,
+    )
+
+
+def _choices(completion: Body) -> list[Body]:
+    choices = completion.get("choices")
+    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []

@@ -1,0 +1,118 @@
+"""An ASGI application on a port, in a thread with an event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from typing import TypeVar
+
+import uvicorn
+
+from agentlightning.errors import GatewayError
+from lightning_plugin_gateway._asgi import Receive, Scope, Send
+
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Result = TypeVar("Result")
+_BACKLOG = 2048
+_GRACE_S = 5
+
+
+class ServerThread:
+    """Serves until it is stopped.
+
+    Attributes:
+        port: The port that was bound.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        start: Callable[[], Awaitable[App]],
+        stop: Callable[[], Coroutine[None, None, None]],
+    ) -> None:
+        """Binds at once, so that a taken port is told to who asked for it.
+
+        Args:
+            host: Address to bind.
+            port: Port to bind; 0 takes a free one.
+            start: Builds the application, in the loop that it will run in.
+            stop: Ends its calls in flight, likewise.
+
+        Raises:
+            GatewayError: The address cannot be bound.
+        """
+        self._socket = _bind(host, port)
+        self.port: int = self._socket.getsockname()[1]
+        self._start = start
+        self._stop = stop
+        self._loop: Future[asyncio.AbstractEventLoop] = Future()
+        self._server: uvicorn.Server | None = None
+        self._thread = threading.Thread(target=self._run, name=f"gateway-{self.port}", daemon=True)
+
+    def start(self) -> Future[asyncio.AbstractEventLoop]:
+        """Begins to serve; the future tells when, or why not."""
+        self._thread.start()
+        return self._loop
+
+    def submit(self, work: Coroutine[None, None, Result]) -> Future[Result]:
+        """Runs work in the server's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop.result())
+
+    def stop(self) -> None:
+        """Ends calls in flight and unbinds; blocks until that is done."""
+        if self._server:
+            self.submit(self._stop()).result()
+            self._server.should_exit = True
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except Exception as error:
+            if self._loop.done():
+                raise
+            self._loop.set_exception(error)
+        finally:
+            self._socket.close()
+
+    async def _serve(self) -> None:
+        config = uvicorn.Config(
+            await self._start(),
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=120,
+            timeout_graceful_shutdown=_GRACE_S,
+        )
+        self._server = uvicorn.Server(config)
+        self._loop.set_result(asyncio.get_running_loop())
+        await self._server.serve(sockets=[self._socket])
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror
+        message = f"the gateway cannot bind {host}:{port}: {reason}; set its `port` to another, or to 0 for a free one"
+        raise GatewayError(message) from error
+    return listener

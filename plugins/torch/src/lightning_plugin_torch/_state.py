@@ -1,0 +1,58 @@
+"""Checkpoints: safetensors and JSON, each file written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from agentlightning.errors import EngineError
+
+WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """What a checkpoint holds."""
+
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[str, torch.Tensor]
+    version: int
+
+
+def write_state(
+    directory: Path,
+    *,
+    weights: Mapping[str, torch.Tensor],
+    optimizer: Mapping[str, torch.Tensor],
+    state: Mapping[str, int],
+) -> None:
+    """Writes the files beside their places, and moves them there with `state.json` last."""
+    for name, tensors in ((WEIGHTS, weights), (OPTIMIZER, optimizer)):
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, directory / f"{name}.new")
+    (directory / f"{STATE}.new").write_text(json.dumps(dict(state)), encoding="utf-8")
+    for name in (WEIGHTS, OPTIMIZER, STATE):
+        (directory / f"{name}.new").replace(directory / name)
+
+
+def read_state(directory: Path) -> SavedState:
+    """Reads them back.
+
+    Raises:
+        EngineError: A file is missing or damaged.
+    """
+    missing = [name for name in (WEIGHTS, OPTIMIZER, STATE) if not (directory / name).is_file()]
+    if missing:
+        raise EngineError(
+            f"checkpoint {str(directory)!r} has no {', '.join(missing)}; load one that save_state completed"
+        )
+    try:
+        state = json.loads((directory / STATE).read_text(encoding="utf-8"))
+        return SavedState(load_file(directory / WEIGHTS), load_file(directory / OPTIMIZER), int(state["version"]))
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise EngineError(f"checkpoint {str(directory)!r} is damaged ({error}); load an earlier one") from error
