@@ -124,7 +124,7 @@ def test_core_names_no_module_of_another_package(modules: dict[Path, ast.Module]
 def test_a_package_imports_only_what_it_declares(
     package: generate.Package, modules: dict[Path, ast.Module]
 ) -> None:
-    providers = packages_distributions()
+    providers = packages_distributions() | {name: [other.name] for name, other in WORKSPACE.items()}
     allowed = declared(package)
     undeclared = {
         str(path): unknown
@@ -133,7 +133,7 @@ def test_a_package_imports_only_what_it_declares(
         if (
             unknown := {
                 root
-                for root in roots(tree) - {package.import_name}
+                for root in roots(tree)
                 if not allowed & {canonicalize_name(name) for name in providers.get(root, [])}
             }
         )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -137,7 +138,9 @@ def test_a_list_may_be_one_name_or_several_with_commas(folder: Path) -> None:
         ("engines.torch.a=1\nb=2", "1\nb=2"),
     ],
 )
-def test_assignments_are_read_as_toml_and_else_as_text(folder: Path, assignment: str, expected: object) -> None:
+def test_assignments_are_read_as_toml_and_else_as_text(
+    folder: Path, assignment: str, expected: object
+) -> None:
     assert load_config(environ={}, assignments=[assignment]).config.engines == {"torch": {"a": expected}}
 
 
@@ -164,7 +167,14 @@ def test_the_environment_is_checked(folder: Path, environ: dict[str, str], messa
 
 
 def test_switches_and_other_programs_variables_are_left_alone(folder: Path) -> None:
-    environ = {"AGL_PLUGINS": "x", "AGL_DISABLE": "y", "AGL_TRACE_PLUGINS": "1", "AGL_KEY": "k", "AGLX": "1", "A": ""}
+    environ = {
+        "AGL_PLUGINS": "x",
+        "AGL_DISABLE": "y",
+        "AGL_TRACE_PLUGINS": "1",
+        "AGL_KEY": "k",
+        "AGLX": "1",
+        "A": "",
+    }
     assert load_config(environ=environ).config == RunConfig()
 
 
@@ -172,8 +182,14 @@ def test_switches_and_other_programs_variables_are_left_alone(folder: Path) -> N
     ("text", "message"),
     [
         ("seed = 1\nsede = 2\n", "run.toml:2: there is no setting 'sede'; did you mean 'seed'?"),
-        ("[gateway]\nport = 1\n[gatway]\nport = 1\n", "run.toml:3: there is no setting 'gatway'; did you mean 'gateway'"),
-        ("[budget]\nrolouts = 1\n", "run.toml:2: there is no setting 'budget.rolouts'; did you mean 'budget.rollouts'"),
+        (
+            "[gateway]\nport = 1\n[gatway]\nport = 1\n",
+            "run.toml:3: there is no setting 'gatway'; did you mean 'gateway'",
+        ),
+        (
+            "[budget]\nrolouts = 1\n",
+            "run.toml:2: there is no setting 'budget.rolouts'; did you mean 'budget.rollouts'",
+        ),
         ("seed = \n", "(at line 1, column 8)"),
         ("seed = 'x'\n", "seed: expected int, got 'x' (file "),
         ("[gateway]\nport = 70000\n", "gateway.port: expected int <= 65535, got 70000 (file "),
@@ -188,7 +204,7 @@ def test_the_file_is_checked_with_file_and_line(folder: Path, text: str, message
 
 
 def test_a_file_that_is_not_there_is_an_error(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="'missing.toml' cannot be read"):
+    with pytest.raises(ConfigError, match=r"'missing\.toml' cannot be read"):
         load_config(Path("missing.toml"), {})
 
 
@@ -210,7 +226,9 @@ def test_the_configuration_keeps_small() -> None:
 
 
 keys = st.text("abcdefgh_", min_size=1, max_size=6)
-values = st.one_of(st.integers(-(2**40), 2**40), st.booleans(), st.text(max_size=20), st.lists(st.integers(0, 9)))
+values = st.one_of(
+    st.integers(-(2**40), 2**40), st.booleans(), st.text(max_size=20), st.lists(st.integers(0, 9))
+)
 
 
 @settings(max_examples=60)
@@ -233,10 +251,8 @@ def test_a_parameter_written_as_toml_arrives_as_it_was(params: dict[str, object]
 @settings(max_examples=60)
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_any_assignment_is_used_or_refused_with_a_reason(name: str, value: str) -> None:
-    try:
+    with suppress(ConfigError):
         load_config(Path("/dev/null"), {}, assignments=[f"{name}={value}"])
-    except ConfigError as error:
-        assert str(error)
 
 
 # tasks
@@ -251,7 +267,10 @@ def test_each_line_of_jsonl_is_a_task(tmp_path: Path) -> None:
 def test_each_row_of_csv_is_a_task(tmp_path: Path) -> None:
     path = tmp_path / "tasks.csv"
     path.write_text('question,answer\r\n"1, 2\nand 3?",6\n\nx,\n', newline="")
-    assert read_tasks(str(path)) == [{"question": "1, 2\nand 3?", "answer": "6"}, {"question": "x", "answer": ""}]
+    assert read_tasks(str(path)) == [
+        {"question": "1, 2\nand 3?", "answer": "6"},
+        {"question": "x", "answer": ""},
+    ]
 
 
 @pytest.mark.parametrize(

@@ -3,50 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import logging
 import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from agentlightning._execution import Execution
+from agentlightning._loading import (
+    ResourceLoader,
+    build_algorithm,
+    build_grader,
+    build_observer,
+    build_pipeline,
+    instrument,
+    store_schemes,
+)
 from agentlightning._recipe import Recipe, environment, read_jsonl, write_tasks
 from agentlightning._session import Session
-from agentlightning.agents import Adapter
-from agentlightning.algorithm import Algorithm, AlgorithmFactory
+from agentlightning.algorithm import Algorithm
 from agentlightning.budget import BudgetMeter
-from agentlightning.capture import Exporter, install_tracing
-from agentlightning.compose import SequenceAlgorithm
+from agentlightning.capture import Exporter
 from agentlightning.engine import Backend, BackendFactory
 from agentlightning.errors import AglError, ConfigError, EngineError, Interrupted, LeaseLost, StoreError
 from agentlightning.gateway import GatewayConfig, GatewayFactory, Upstream
 from agentlightning.observer import Observer, Observers, RunStarted
-from agentlightning.pipeline import Pipeline, StageFactory
 from agentlightning.plugins import Plugins
 from agentlightning.runner import Grader, Launcher, Runner, RunnerConfig
 from agentlightning.specs import (
-    AlgorithmSpec,
     AppSpec,
     EngineSpec,
-    GraderSpec,
     LauncherSpec,
-    ObserverSpec,
-    StageSpec,
-    StoreSpec,
 )
 from agentlightning.store import RolloutQuery, Store, open_store
 from agentlightning.targets import load_target
 from agentlightning.types import (
-    BUILTIN_KINDS,
     Json,
-    Resource,
     RolloutConfig,
     RolloutStatus,
     Run,
@@ -90,9 +88,9 @@ async def open_session(
         weights_of: Id of a run whose newest checkpoint is loaded into the learner.
     """
     recipe, plugins = parts.recipe, parts.plugins
-    algorithm = _algorithm(recipe, plugins)
-    graders = [_grader(one, plugins) for one in parts.graders]
-    observers = Observers([_observer(one, plugins) for one in parts.observers])
+    algorithm = build_algorithm(recipe, plugins)
+    graders = [build_grader(one, plugins) for one in parts.graders]
+    observers = Observers([build_observer(one, plugins) for one in parts.observers])
     agent = load_target(parts.agent) if isinstance(parts.agent, str) else parts.agent
     async with AsyncExitStack() as stack:
         store = await _store(parts, stack)
@@ -107,7 +105,7 @@ async def open_session(
             engine=None,
             learner=None,
             gateway=None,
-            pipeline=_pipeline(recipe, plugins, algorithm.name),
+            pipeline=build_pipeline(recipe, plugins, algorithm.name),
             observers=observers,
             meter=BudgetMeter(recipe.budget),
             rollout_config=RolloutConfig(timeout_s=recipe.timeout_s, max_attempts=recipe.max_attempts),
@@ -126,70 +124,10 @@ async def open_session(
         yield session, algorithm
 
 
-def _algorithm(recipe: Recipe, plugins: Plugins) -> Algorithm:
-    built: list[Algorithm] = []
-    for name, params in recipe.algorithm:
-        spec = plugins.find(AlgorithmSpec, name)
-        if spec.needs_learner and recipe.engine is None:
-            raise ConfigError(
-                f"algorithm {name!r} trains a model's weights, and no engine serves one here; "
-                "add engine='torch' (--engine torch) with its model"
-            )
-        factory = cast("AlgorithmFactory", plugins.load(spec))
-        built.append(factory(params))
-    if not built:
-        raise ConfigError("no algorithm was given; name one, such as algorithm='lightningrl'")
-    return built[0] if len(built) == 1 else SequenceAlgorithm(built)
-
-
-def _grader(grader: Grader | str, plugins: Plugins) -> Grader:
-    if not isinstance(grader, str):
-        return grader
-    return cast(
-        "Grader", load_target(grader) if ":" in grader else plugins.load(plugins.find(GraderSpec, grader))
-    )
-
-
-def _observer(observer: Observer | str, plugins: Plugins) -> Observer:
-    if not isinstance(observer, str):
-        return observer
-    found = load_target(observer) if ":" in observer else plugins.load(plugins.find(ObserverSpec, observer))
-    return cast("Observer", found() if isinstance(found, type) else found)
-
-
-def _pipeline(recipe: Recipe, plugins: Plugins, algorithm: str) -> Pipeline:
-    params: dict[str, Mapping[str, Json]] = {name: {} for name in recipe.stages or ()}
-    params |= recipe.stage_params
-    if recipe.agents:
-        params["transitions"] = {"agents": list(recipe.agents), **params.get("transitions", {})}
-
-    def load(spec: StageSpec) -> StageFactory:
-        return cast("StageFactory", plugins.load(spec))
-
-    pipeline = Pipeline.build(plugins.stages().values(), load=load, params=params)
-    if recipe.stages is not None:
-        for name in set(pipeline.names) - set(recipe.stages):
-            pipeline = pipeline.without(name)
-        pipeline = pipeline.reordered(recipe.stages)
-    return plugins.configure_pipeline(pipeline, algorithm)
-
-
 async def _store(parts: Parts, stack: AsyncExitStack) -> Store:
     if not isinstance(parts.store, str):
         return parts.store
     return await stack.enter_async_context(open_store(parts.store, schemes=store_schemes(parts.plugins)))
-
-
-def store_schemes(plugins: Plugins) -> dict[str, Callable[[str], Store]]:
-    """Store factories by URL scheme, each loaded when it is used."""
-
-    def opener(spec: StoreSpec) -> Callable[[str], Store]:
-        def opened(url: str) -> Store:
-            return cast("Callable[[str], Store]", plugins.load(spec))(url)
-
-        return opened
-
-    return {name: opener(spec) for name, spec in plugins.stores().items()}
 
 
 def owner_name() -> str:
@@ -365,7 +303,7 @@ async def _start_runner(
     session: Session, parts: Parts, agent: object, graders: Sequence[Grader], stack: AsyncExitStack
 ) -> None:
     recipe, plugins, store = parts.recipe, parts.plugins, session.store
-    adapters = _instrument(plugins, stack)
+    adapters = instrument(plugins, stack)
     exporter = await stack.enter_async_context(Exporter(store.spans))
     runner = Runner(
         store,
@@ -373,7 +311,7 @@ async def _start_runner(
         exporter=exporter,
         gateway=session.gateway,
         graders=graders,
-        resources=_ResourceLoader(store, plugins),
+        resources=ResourceLoader(store, plugins),
         observers=session.observers,
         config=RunnerConfig(concurrency=recipe.concurrency, model=recipe.model, agents=recipe.agents),
     )
@@ -381,40 +319,3 @@ async def _start_runner(
     session.workers = await stack.enter_async_context(
         _background(launcher.run(runner, run_id=session.run.id), name="runner")
     )
-
-
-def _instrument(plugins: Plugins, stack: AsyncExitStack) -> list[Adapter]:
-    """Starts capture for every installed framework that an adapter exists for."""
-    provider = install_tracing()
-    adapters: list[Adapter] = []
-    for spec in plugins.adapters().values():
-        if spec.module and importlib.util.find_spec(spec.module) is None:
-            continue
-        adapter = cast("type[Adapter]", plugins.load(spec))()
-        adapter.instrument(provider)
-        stack.callback(adapter.uninstrument)
-        adapters.append(adapter)
-    return adapters
-
-
-class _ResourceLoader:
-    """Loads pinned resource sets, each once: they are immutable."""
-
-    def __init__(self, store: Store, plugins: Plugins) -> None:
-        self._store = store
-        self._kinds = BUILTIN_KINDS | {
-            spec.name: cast("type[Resource]", plugins.load(spec)) for spec in plugins.resources().values()
-        }
-        self._loaded: dict[str, Mapping[str, Resource]] = {}
-
-    async def __call__(self, set_id: str | None) -> Mapping[str, Resource]:
-        if set_id is None:
-            return {}
-        if set_id not in self._loaded:
-            found = await self._store.resources.get(set_id)
-            self._loaded[set_id] = {
-                name: record.load(self._kinds)
-                for name, record in found.resources.items()
-                if record.kind in self._kinds
-            }
-        return self._loaded[set_id]

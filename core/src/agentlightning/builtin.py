@@ -58,12 +58,12 @@ def agl_register_stores() -> Sequence[StoreSpec]:
     return [
         StoreSpec(
             name="memory",
-            target="agentlightning.store._memory:MemoryStore",
+            target="agentlightning.store:open_store",
             summary="in this process; gone with it",
         ),
         StoreSpec(
             name="sqlite",
-            target="agentlightning.store._sqlite:SqliteStore",
+            target="agentlightning.store:open_store",
             summary="one file; survives the process",
         ),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from agentlightning._assembly import store_schemes
+from agentlightning._loading import store_schemes
 from agentlightning.algorithm import EvaluationReport
 from agentlightning.config import RunConfig, read_tasks
 from agentlightning.errors import ConfigError

@@ -91,9 +91,13 @@ def test_a_stream_carries_tool_calls_in_fragments_and_ids_that_add_up(write_size
 
 
 def test_a_fault_has_its_status_and_headers() -> None:
-    with ScriptedLLM([ScriptedFault(status=429, retry_after="7")]) as llm, client(llm) as sdk:
-        with pytest.raises(openai.RateLimitError) as caught:
-            sdk.chat.completions.create(model="m", messages=HELLO)
+    rejected = pytest.raises(openai.RateLimitError)
+    with (
+        ScriptedLLM([ScriptedFault(status=429, retry_after="7")]) as llm,
+        client(llm) as sdk,
+        rejected as caught,
+    ):
+        sdk.chat.completions.create(model="m", messages=HELLO)
     assert caught.value.response.headers["retry-after"] == "7"
 
 
@@ -113,9 +117,9 @@ def test_a_client_that_leaves_a_held_stream_is_noticed() -> None:
 
 
 def test_an_error_event_ends_a_stream() -> None:
-    with ScriptedLLM([ScriptedAnswer(text="text", error_event="broken")]) as llm, client(llm) as sdk:
-        with pytest.raises(openai.APIError, match="broken"):
-            list(sdk.chat.completions.create(model="m", messages=HELLO, stream=True))
+    broken = pytest.raises(openai.APIError, match="broken")
+    with ScriptedLLM([ScriptedAnswer(text="text", error_event="broken")]) as llm, client(llm) as sdk, broken:
+        list(sdk.chat.completions.create(model="m", messages=HELLO, stream=True))
 
 
 def test_models_are_listed() -> None:

@@ -84,7 +84,7 @@ def serve() -> Serve:
     async def serving(
         script: Script = (),
         *,
-        config: GatewayConfig = GatewayConfig(),
+        config: GatewayConfig | None = None,
         upstreams: dict[str, Upstream] | None = None,
         token_ids: bool = True,
         http: HttpPolicy = IMPATIENT,
@@ -92,7 +92,9 @@ def serve() -> Serve:
         store = InMemoryStore()
         with ScriptedLLM(script) as llm:
             there = upstreams or {"*": HttpUpstream(base_url=llm.base_url, token_ids=token_ids)}
-            gateway = create_gateway(store=store, upstreams=there, config=config, http=http)  # type: ignore[arg-type]
+            gateway = create_gateway(
+                store=store, upstreams=there, config=config or GatewayConfig(), http=http
+            )  # type: ignore[arg-type]
             await gateway.start()
             try:
                 yield Bench(gateway=gateway, llm=llm, store=store)

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+from unittest.mock import ANY
 
 import aiohttp
 import openai
@@ -14,6 +18,8 @@ from agentlightning.testing import ScriptedAnswer
 from agentlightning.types import Mode
 from lightning_plugin_gateway._errors import ApiError
 from lightning_plugin_gateway._keys import KeyRing
+
+Serve = Callable[..., AbstractAsyncContextManager[Any]]
 
 HELLO = [{"role": "user", "content": "hello"}]
 GRANT = AttemptGrant(
@@ -59,7 +65,7 @@ async def get(url: str, **headers: str) -> tuple[int, dict[str, object]]:
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/r/r1/a1/v1/models"])
-async def test_no_key_and_wrong_keys_are_refused_on_every_route(serve, path: str) -> None:
+async def test_no_key_and_wrong_keys_are_refused_on_every_route(serve: Serve, path: str) -> None:
     async with serve() as bench:
         url = bench.gateway.base_url + path
         canary = "agl-" + "A" * 80
@@ -85,7 +91,7 @@ async def test_no_key_and_wrong_keys_are_refused_on_every_route(serve, path: str
     assert canary not in str(answers)
 
 
-async def test_only_health_is_open_and_everything_else_is_404_in_openais_form(serve) -> None:
+async def test_only_health_is_open_and_everything_else_is_404_in_openais_form(serve: Serve) -> None:
     async with serve() as bench:
         assert await get(bench.gateway.base_url + "/healthz") == (200, {})
         for path in (
@@ -103,14 +109,14 @@ async def test_only_health_is_open_and_everything_else_is_404_in_openais_form(se
 
 
 @pytest.mark.parametrize("header", ["Authorization", "x-api-key"])
-async def test_the_key_is_taken_from_either_header(serve, header: str) -> None:
+async def test_the_key_is_taken_from_either_header(serve: Serve, header: str) -> None:
     async with serve() as bench:
         value = bench.key() if header == "x-api-key" else f"Bearer {bench.key()}"
         status, _ = await get(bench.gateway.base_url + "/v1/models", **{header: value})
     assert status == 200
 
 
-async def test_a_url_alone_is_enough_when_it_holds_the_key(serve) -> None:
+async def test_a_url_alone_is_enough_when_it_holds_the_key(serve: Serve) -> None:
     async with serve() as bench:
         path = f"/r/r%2F1/{bench.key(rollout='r/1')}/v1"
         async with bench.sdk("sk-whatever", path=path) as sdk:
@@ -119,7 +125,7 @@ async def test_a_url_alone_is_enough_when_it_holds_the_key(serve) -> None:
         assert bench.spans[0].rollout_id == "r/1"
 
 
-async def test_a_url_that_names_an_attempt_must_agree_with_the_key(serve) -> None:
+async def test_a_url_that_names_an_attempt_must_agree_with_the_key(serve: Serve) -> None:
     async with serve() as bench:
         async with bench.sdk(path="/r/r1/a1/v1") as sdk:
             await sdk.chat.completions.create(model="m", messages=HELLO)
@@ -130,13 +136,13 @@ async def test_a_url_that_names_an_attempt_must_agree_with_the_key(serve) -> Non
         assert len(bench.spans) == 1
 
 
-async def test_an_expired_key_is_refused(serve) -> None:
+async def test_an_expired_key_is_refused(serve: Serve) -> None:
     async with serve(config=GatewayConfig(key_ttl_s=0.0)) as bench, bench.sdk() as sdk:
         with pytest.raises(openai.AuthenticationError, match="expired"):
             await sdk.chat.completions.create(model="m", messages=HELLO)
 
 
-async def test_a_key_covers_the_models_of_its_grant(serve) -> None:
+async def test_a_key_covers_the_models_of_its_grant(serve: Serve) -> None:
     async with serve() as bench, bench.sdk(bench.key(models=("m", "n"))) as sdk:
         assert [model.id async for model in sdk.models.list()] == ["m", "n"]
         await sdk.chat.completions.create(model="n", messages=HELLO)
@@ -145,21 +151,22 @@ async def test_a_key_covers_the_models_of_its_grant(serve) -> None:
         assert [span.attributes.get("error.type") for span in bench.spans] == [None, "model_not_allowed"]
 
 
-async def test_a_released_attempt_is_refused_after_its_calls_are_recorded(serve) -> None:
+async def test_a_released_attempt_is_refused_after_its_calls_are_recorded(serve: Serve) -> None:
     async with serve([ScriptedAnswer(hold_after=0)]) as bench, bench.sdk(max_retries=2) as sdk:
         call = asyncio.create_task(sdk.chat.completions.create(model="m", messages=HELLO))
         await asyncio.to_thread(bench.llm.wait_held)
         release = asyncio.create_task(bench.gateway.release("a1"))
-        while True:
-            try:
-                await sdk.models.list()
-            except openai.AuthenticationError as error:
-                assert "has ended" in str(error)
-                break
+        while await get(bench.gateway.base_url + "/v1/models", Authorization=f"Bearer {bench.key()}") != (
+            401,
+            ANY,
+        ):
+            pass
         assert not release.done()
         bench.llm.let_go()
         await release
         assert len(bench.spans) == 1
         await call
+        with pytest.raises(openai.AuthenticationError, match="has ended"):
+            await sdk.chat.completions.create(model="m", messages=HELLO)
         async with bench.sdk(bench.key("a2")) as other:
             await other.models.list()

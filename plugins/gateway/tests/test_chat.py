@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import aiohttp
 import openai
@@ -8,15 +11,22 @@ import pytest
 
 from agentlightning.errors import GatewayError, LeaseLost, StoreUnavailable
 from agentlightning.gateway import GatewayConfig, Sampling
-from agentlightning.testing import ScriptedAnswer, ScriptedToolCall
+from agentlightning.testing import ScriptedAnswer, ScriptedRequest, ScriptedToolCall
 from agentlightning.types import Mode, SpanSource, SpanStatus
 from lightning_plugin_gateway import create_gateway
+
+Serve = Callable[..., AbstractAsyncContextManager[Any]]
 
 HELLO = [{"role": "user", "content": "hello"}]
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 
 
-async def test_a_call_is_answered_and_recorded_with_its_tokens(serve) -> None:
+async def drain(sdk: openai.AsyncOpenAI) -> list[Any]:
+    stream = await sdk.chat.completions.create(model="m", messages=HELLO, stream=True)
+    return [chunk async for chunk in stream]
+
+
+async def test_a_call_is_answered_and_recorded_with_its_tokens(serve: Serve) -> None:
     answer = ScriptedAnswer(text="  two  spaces\tand\n tab ")
     async with serve([answer]) as bench, bench.sdk() as sdk:
         completion = await sdk.chat.completions.create(
@@ -46,7 +56,7 @@ async def test_a_call_is_answered_and_recorded_with_its_tokens(serve) -> None:
     assert bench.store.spans.tokens == [7]
 
 
-def test_the_synchronous_sdk_is_served(serve) -> None:
+def test_the_synchronous_sdk_is_served(serve: Serve) -> None:
     async def run() -> list[str | None]:
         async with serve([ScriptedAnswer(text="yes")]) as bench:
             return await asyncio.to_thread(ask, bench.gateway.base_url, bench.key())
@@ -59,7 +69,7 @@ def test_the_synchronous_sdk_is_served(serve) -> None:
     assert "".join(part or "" for part in asyncio.run(run())) == "yes"
 
 
-async def test_the_client_sees_only_the_fields_it_asked_for(serve) -> None:
+async def test_the_client_sees_only_the_fields_it_asked_for(serve: Serve) -> None:
     async with serve() as bench, bench.sdk() as sdk:
         plain = await sdk.chat.completions.create(model="m", messages=HELLO)
         full = await sdk.chat.completions.create(
@@ -74,14 +84,14 @@ async def test_the_client_sees_only_the_fields_it_asked_for(serve) -> None:
     assert len(full.choices[0].logprobs.content) == 3
 
 
-async def test_every_choice_has_its_tokens(serve) -> None:
+async def test_every_choice_has_its_tokens(serve: Serve) -> None:
     async with serve() as bench, bench.sdk() as sdk:
         completion = await sdk.chat.completions.create(model="m", messages=HELLO, n=3)
         assert len(completion.choices) == 3
         assert [list(tokens.response_ids) for tokens in bench.spans[0].tokens] == [[*b"ok", 256]] * 3
 
 
-async def test_the_span_hangs_below_the_callers_span(serve) -> None:
+async def test_the_span_hangs_below_the_callers_span(serve: Serve) -> None:
     trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     headers = {"traceparent": f"00-{trace}-{parent}-01", "baggage": "agl.rollout.id=other"}
     async with serve() as bench, bench.sdk() as sdk:
@@ -109,7 +119,7 @@ async def test_the_span_hangs_below_the_callers_span(serve) -> None:
     ],
 )
 async def test_missing_or_contradictory_tokens_mark_the_call_incomplete(
-    serve, answer, reason, stream
+    serve: Serve, answer: ScriptedAnswer, reason: str, stream: bool
 ) -> None:
     async with serve([answer]) as bench, bench.sdk() as sdk:
         result = await sdk.chat.completions.create(model="m", messages=HELLO, stream=stream)
@@ -120,14 +130,14 @@ async def test_missing_or_contradictory_tokens_mark_the_call_incomplete(
     assert reason in span.attributes["agl.incomplete"]
 
 
-async def test_an_upstream_without_token_ids_is_not_asked_for_them(serve) -> None:
+async def test_an_upstream_without_token_ids_is_not_asked_for_them(serve: Serve) -> None:
     async with serve(token_ids=False) as bench, bench.sdk() as sdk:
         await sdk.chat.completions.create(model="m", messages=HELLO)
         assert "return_token_ids" not in bench.llm.requests[0].json
         assert "token_ids" in bench.spans[0].tokens[0].incomplete
 
 
-async def test_tool_calls_pass_through(serve) -> None:
+async def test_tool_calls_pass_through(serve: Serve) -> None:
     call = ScriptedToolCall(name="add", arguments='{"left": 1,  "right":2}', id="call_7")
     async with serve([ScriptedAnswer(tool_calls=(call, call))]) as bench, bench.sdk() as sdk:
         completion = await sdk.chat.completions.create(model="m", messages=HELLO, tools=[TOOL])
@@ -139,7 +149,7 @@ async def test_tool_calls_pass_through(serve) -> None:
         assert bench.spans[0].attributes["gen_ai.response.finish_reasons"] == ["tool_calls"]
 
 
-async def test_sampling_is_overridden_by_mode(serve) -> None:
+async def test_sampling_is_overridden_by_mode(serve: Serve) -> None:
     config = GatewayConfig(sampling={Mode.TRAIN: Sampling(temperature=1.0, top_p=0.9, max_tokens=5)})
     async with serve(config=config) as bench:
         for mode in (Mode.TRAIN, Mode.VAL):
@@ -154,7 +164,7 @@ async def test_sampling_is_overridden_by_mode(serve) -> None:
         assert bench.spans[0].attributes["gen_ai.request.temperature"] == 1.0
 
 
-async def test_an_answer_is_given_only_once_it_is_recorded(serve) -> None:
+async def test_an_answer_is_given_only_once_it_is_recorded(serve: Serve) -> None:
     async with serve() as bench, bench.sdk() as sdk:
         bench.store.spans.fail = [StoreUnavailable("away")] * 2
         await sdk.chat.completions.create(model="m", messages=HELLO)
@@ -164,12 +174,11 @@ async def test_an_answer_is_given_only_once_it_is_recorded(serve) -> None:
             await sdk.chat.completions.create(model="m", messages=HELLO)
         bench.store.spans.fail = [LeaseLost("gone")]
         with pytest.raises(openai.APIError, match="cannot be recorded"):
-            stream = await sdk.chat.completions.create(model="m", messages=HELLO, stream=True)
-            assert [chunk async for chunk in stream]
+            await drain(sdk)
         assert len(bench.spans) == 1
 
 
-async def test_an_attempt_whose_span_came_late_is_refused_from_then_on(serve) -> None:
+async def test_an_attempt_whose_span_came_late_is_refused_from_then_on(serve: Serve) -> None:
     async with serve() as bench, bench.sdk() as sdk:
         bench.store.spans.late = 1
         await sdk.chat.completions.create(model="m", messages=HELLO)
@@ -177,7 +186,7 @@ async def test_an_attempt_whose_span_came_late_is_refused_from_then_on(serve) ->
             await sdk.chat.completions.create(model="m", messages=HELLO)
 
 
-async def test_calls_of_an_attempt_are_limited(serve) -> None:
+async def test_calls_of_an_attempt_are_limited(serve: Serve) -> None:
     async with serve(config=GatewayConfig(max_calls=2)) as bench, bench.sdk() as sdk:
         for _ in range(2):
             await sdk.chat.completions.create(model="m", messages=HELLO)
@@ -207,7 +216,9 @@ async def test_calls_of_an_attempt_are_limited(serve) -> None:
         (b'{"model": "m", "messages": [{"role": "user"}], "stream": "yes"}', "`stream`"),
     ],
 )
-async def test_a_body_that_cannot_be_served_is_refused_with_the_reason(serve, body, reason) -> None:
+async def test_a_body_that_cannot_be_served_is_refused_with_the_reason(
+    serve: Serve, body: bytes, reason: str
+) -> None:
     async with serve() as bench, aiohttp.ClientSession() as session:
         url = bench.gateway.base_url + "/v1/chat/completions"
         async with session.post(
@@ -220,8 +231,8 @@ async def test_a_body_that_cannot_be_served_is_refused_with_the_reason(serve, bo
         assert bench.spans[0].status is SpanStatus.ERROR
 
 
-async def test_a_body_that_is_too_large_is_refused_while_it_is_read(serve) -> None:
-    async def endless():
+async def test_a_body_that_is_too_large_is_refused_while_it_is_read(serve: Serve) -> None:
+    async def endless() -> AsyncIterator[bytes]:
         for _ in range(64):
             yield b"x" * 1000
 
@@ -237,7 +248,7 @@ async def test_a_body_that_is_too_large_is_refused_while_it_is_read(serve) -> No
             assert "max_body_bytes" in (await response.json())["error"]["message"]
 
 
-async def test_fields_that_would_choose_an_upstream_are_dropped(serve) -> None:
+async def test_fields_that_would_choose_an_upstream_are_dropped(serve: Serve) -> None:
     evil = {"api_base": "http://127.0.0.1:1", "api_key": "k", "chat_template": "{{ 1 }}", "top_k": 3}
     async with serve() as bench, bench.sdk() as sdk:
         await sdk.chat.completions.create(model="m", messages=HELLO, extra_body=evil)
@@ -246,8 +257,8 @@ async def test_fields_that_would_choose_an_upstream_are_dropped(serve) -> None:
         assert evil.keys() & sent.keys() == {"top_k"}
 
 
-async def test_64_concurrent_clients_lose_nothing(serve) -> None:
-    def script(request):
+async def test_64_concurrent_clients_lose_nothing(serve: Serve) -> None:
+    def script(request: ScriptedRequest) -> ScriptedAnswer:
         return ScriptedAnswer(text=request.json["messages"][0]["content"] * 2)
 
     async with serve(script) as bench, bench.sdk() as sdk:
@@ -272,7 +283,7 @@ async def test_64_concurrent_clients_lose_nothing(serve) -> None:
     assert recorded == {(f"q{number} ", (f"q{number} " * 2).encode()) for number in range(64)}
 
 
-async def test_a_taken_port_is_one_clear_line(serve) -> None:
+async def test_a_taken_port_is_one_clear_line(serve: Serve) -> None:
     async with serve() as bench:
         port = int(bench.gateway.base_url.rsplit(":", 1)[1])
         other = create_gateway(store=bench.store, upstreams={}, config=GatewayConfig(port=port))

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
 import openai
 import pytest
 
 from agentlightning.errors import ConfigError
 from agentlightning.gateway import GatewayConfig, HttpUpstream
-from agentlightning.testing import ScriptedAnswer, ScriptedFault, ScriptedLLM
+from agentlightning.testing import ScriptedAnswer, ScriptedFault, ScriptedLLM, ScriptedReply
 from agentlightning.types import SpanStatus
 from lightning_plugin_gateway import create_gateway
+
+Serve = Callable[..., AbstractAsyncContextManager[Any]]
 
 HELLO = [{"role": "user", "content": "hello"}]
 GOOD = ScriptedAnswer(text="good")
@@ -25,7 +31,9 @@ GOOD = ScriptedAnswer(text="good")
     ],
     ids=lambda fault: f"{fault.status}{fault.retry_after}",
 )
-async def test_a_fault_that_passes_is_tried_again_and_is_one_call(serve, fault, stream) -> None:
+async def test_a_fault_that_passes_is_tried_again_and_is_one_call(
+    serve: Serve, fault: ScriptedFault, stream: bool
+) -> None:
     async with serve([fault, fault, GOOD]) as bench, bench.sdk() as sdk:
         result = await sdk.chat.completions.create(model="m", messages=HELLO, stream=stream)
         if stream:
@@ -53,7 +61,9 @@ async def test_a_fault_that_passes_is_tried_again_and_is_one_call(serve, fault, 
         (ScriptedAnswer(cut_at=50, cut="stall"), 504, "timeout", 1),
     ],
 )
-async def test_a_fault_that_stays_is_told_and_recorded(serve, reply, status, fault, tries) -> None:
+async def test_a_fault_that_stays_is_told_and_recorded(
+    serve: Serve, reply: ScriptedReply, status: int, fault: str, tries: int
+) -> None:
     async with serve(lambda _: reply) as bench, bench.sdk() as sdk:
         with pytest.raises(openai.APIStatusError) as caught:
             await sdk.chat.completions.create(model="m", messages=HELLO)
@@ -65,7 +75,7 @@ async def test_a_fault_that_stays_is_told_and_recorded(serve, reply, status, fau
         assert caught.value.response.headers["retry-after"] == "60"
 
 
-async def test_an_upstream_that_is_not_there_is_told(serve) -> None:
+async def test_an_upstream_that_is_not_there_is_told(serve: Serve) -> None:
     with ScriptedLLM() as llm:
         gone = llm.base_url
     async with serve(upstreams={"m": HttpUpstream(base_url=gone)}) as bench, bench.sdk() as sdk:
@@ -79,7 +89,9 @@ async def test_an_upstream_that_is_not_there_is_told(serve) -> None:
         ]
 
 
-async def test_the_upstreams_key_comes_from_the_environment_and_is_never_told(serve, monkeypatch) -> None:
+async def test_the_upstreams_key_comes_from_the_environment_and_is_never_told(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("UPSTREAM_KEY", "sk-canary")
     replies = [
         GOOD,
@@ -103,7 +115,7 @@ async def test_the_upstreams_key_comes_from_the_environment_and_is_never_told(se
     assert {"cookie", "x-forwarded-for", "openai-organization"}.isdisjoint(sent.headers)
 
 
-def test_a_missing_upstream_key_is_told_at_once(monkeypatch) -> None:
+def test_a_missing_upstream_key_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UPSTREAM_KEY", raising=False)
     upstream = HttpUpstream(base_url="http://127.0.0.1:1/v1", api_key_env="UPSTREAM_KEY")
     with pytest.raises(ConfigError, match="'UPSTREAM_KEY', which is not set"):

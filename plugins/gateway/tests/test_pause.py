@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import openai
 import pytest
@@ -10,10 +13,12 @@ from agentlightning.errors import GatewayError
 from agentlightning.gateway import GatewayConfig
 from agentlightning.testing import ScriptedAnswer
 
+Serve = Callable[..., AbstractAsyncContextManager[Any]]
+
 HELLO = [{"role": "user", "content": "hello"}]
 
 
-async def test_calls_in_flight_end_new_ones_wait_and_go_on_afterwards(serve) -> None:
+async def test_calls_in_flight_end_new_ones_wait_and_go_on_afterwards(serve: Serve) -> None:
     held = ScriptedAnswer(text="before", chunk_chars=1, hold_after=2)
     async with serve([held, ScriptedAnswer(text="after")]) as bench, bench.sdk() as sdk:
         stream = await sdk.chat.completions.create(model="m", messages=HELLO, stream=True)
@@ -40,7 +45,7 @@ async def test_calls_in_flight_end_new_ones_wait_and_go_on_afterwards(serve) -> 
         await asyncio.to_thread(elsewhere.join)
 
 
-async def test_a_call_that_waited_too_long_is_503_with_retry_after(serve) -> None:
+async def test_a_call_that_waited_too_long_is_503_with_retry_after(serve: Serve) -> None:
     async with serve(config=GatewayConfig(pause_timeout_s=0.05)) as bench, bench.sdk() as sdk:
         async with bench.gateway.paused():
             with pytest.raises(openai.InternalServerError, match="paused") as caught:
@@ -51,7 +56,7 @@ async def test_a_call_that_waited_too_long_is_503_with_retry_after(serve) -> Non
         assert [span.attributes.get("error.type") for span in bench.spans] == ["paused", None]
 
 
-async def test_pauses_can_overlap(serve) -> None:
+async def test_pauses_can_overlap(serve: Serve) -> None:
     async with serve() as bench, bench.sdk() as sdk:
         async with bench.gateway.paused():
             async with bench.gateway.paused():
@@ -62,7 +67,7 @@ async def test_pauses_can_overlap(serve) -> None:
         await call
 
 
-async def test_a_pause_that_cannot_drain_lets_calls_go_on(serve) -> None:
+async def test_a_pause_that_cannot_drain_lets_calls_go_on(serve: Serve) -> None:
     async with serve([ScriptedAnswer(hold_after=0), ScriptedAnswer()]) as bench, bench.sdk() as sdk:
         call = asyncio.create_task(sdk.chat.completions.create(model="m", messages=HELLO))
         await asyncio.to_thread(bench.llm.wait_held)
@@ -75,22 +80,27 @@ async def test_a_pause_that_cannot_drain_lets_calls_go_on(serve) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_stopping_ends_calls_in_flight_and_records_them(serve, stream: bool) -> None:
+async def test_stopping_ends_calls_in_flight_and_records_them(serve: Serve, stream: bool) -> None:
     answer = ScriptedAnswer(text="abcdefgh", hold_after=2 if stream else 0)
     async with serve([answer]) as bench, bench.sdk() as sdk:
-        call = asyncio.create_task(sdk.chat.completions.create(model="m", messages=HELLO, stream=stream))
+
+        async def ask() -> None:
+            result = await sdk.chat.completions.create(model="m", messages=HELLO, stream=stream)
+            if stream:
+                assert [chunk async for chunk in result]
+
+        call = asyncio.create_task(ask())
         await asyncio.to_thread(bench.llm.wait_held)
         await bench.gateway.stop()
         with pytest.raises(openai.APIError, match="shutting down"):
-            result = await call
-            assert [chunk async for chunk in result]
+            await call
         assert [span.attributes["agl.cancelled"] for span in bench.spans] == [True]
         await bench.gateway.start()
         with pytest.raises(openai.APIConnectionError):
             await sdk.chat.completions.create(model="m", messages=HELLO)
 
 
-async def test_a_gateway_that_does_not_run_cannot_be_paused(serve) -> None:
+async def test_a_gateway_that_does_not_run_cannot_be_paused(serve: Serve) -> None:
     async with serve() as bench:
         await bench.gateway.stop()
         with pytest.raises(GatewayError, match="not running"):

@@ -1,22 +1,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
+import openai
 import pytest
 
-from agentlightning.testing import ScriptedAnswer, ScriptedFault
+from agentlightning.testing import ScriptedAnswer, ScriptedFault, ScriptedRequest
 from agentlightning.types import Mode
+
+Serve = Callable[..., AbstractAsyncContextManager[Any]]
 
 HELLO = [{"role": "user", "content": "hello"}]
 MARK = {"x-stainless-retry-count": "1"}
 
 
-def counting():
+def counting() -> Callable[[ScriptedRequest], ScriptedAnswer]:
     count = iter(range(1000))
     return lambda _: ScriptedAnswer(text=f"sample {next(count)}")
 
 
-async def ask(sdk, *, stream: bool = False, **options) -> str:
+async def ask(sdk: openai.AsyncOpenAI, *, stream: bool = False, **options: Any) -> str:
     result = await sdk.chat.completions.create(model="m", messages=HELLO, stream=stream, **options)
     if stream:
         return "".join([chunk.choices[0].delta.content or "" async for chunk in result])
@@ -24,7 +30,7 @@ async def ask(sdk, *, stream: bool = False, **options) -> str:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_marked_retry_is_answered_from_the_record(serve, stream: bool) -> None:
+async def test_a_marked_retry_is_answered_from_the_record(serve: Serve, stream: bool) -> None:
     async with serve(counting()) as bench, bench.sdk() as sdk:
         first = await ask(sdk, stream=stream)
         again = await ask(sdk, stream=stream, extra_headers=MARK)
@@ -32,21 +38,21 @@ async def test_a_marked_retry_is_answered_from_the_record(serve, stream: bool) -
         assert len(bench.spans) == len(bench.llm.requests) == 1
 
 
-async def test_an_identical_body_without_the_mark_is_a_new_sample(serve) -> None:
+async def test_an_identical_body_without_the_mark_is_a_new_sample(serve: Serve) -> None:
     async with serve(counting()) as bench, bench.sdk() as sdk:
         assert [await ask(sdk), await ask(sdk)] == ["sample 0", "sample 1"]
         assert await ask(sdk, extra_headers=MARK) == "sample 1"
         assert len(bench.spans) == 2
 
 
-async def test_a_marked_retry_of_another_attempt_or_body_is_a_new_sample(serve) -> None:
+async def test_a_marked_retry_of_another_attempt_or_body_is_a_new_sample(serve: Serve) -> None:
     async with serve(counting()) as bench, bench.sdk() as sdk, bench.sdk(bench.key("a2")) as other:
         assert await ask(sdk) == "sample 0"
         assert await ask(other, extra_headers=MARK) == "sample 1"
         assert await ask(sdk, temperature=0.5, extra_headers=MARK) == "sample 2"
 
 
-async def test_a_retry_of_a_call_in_flight_waits_for_its_answer(serve) -> None:
+async def test_a_retry_of_a_call_in_flight_waits_for_its_answer(serve: Serve) -> None:
     async with serve([ScriptedAnswer(text="one", hold_after=0)]) as bench, bench.sdk() as sdk:
         first = asyncio.create_task(ask(sdk))
         await asyncio.to_thread(bench.llm.wait_held)
@@ -57,7 +63,7 @@ async def test_a_retry_of_a_call_in_flight_waits_for_its_answer(serve) -> None:
         assert len(bench.llm.requests) == 1
 
 
-async def test_the_sdks_own_retry_of_a_failed_call_is_sampled_once(serve) -> None:
+async def test_the_sdks_own_retry_of_a_failed_call_is_sampled_once(serve: Serve) -> None:
     script = [ScriptedFault(status=500), ScriptedAnswer(text="fine")]
     async with serve(script) as bench, bench.sdk(bench.key(seed=1), max_retries=2) as sdk:
         assert await ask(sdk) == "fine"
@@ -67,7 +73,7 @@ async def test_the_sdks_own_retry_of_a_failed_call_is_sampled_once(serve) -> Non
 
 
 async def seeds(
-    serve, calls, *, seed: int | None = 5, mode: Mode = Mode.TRAIN, **options
+    serve: Serve, calls: list[Any], *, seed: int | None = 5, mode: Mode = Mode.TRAIN, **options: Any
 ) -> list[int | None]:
     async with serve() as bench, bench.sdk(bench.key(seed=seed, mode=mode)) as sdk:
         for messages in calls:
@@ -84,7 +90,7 @@ def turn(ident: str) -> list[dict[str, object]]:
     ]
 
 
-async def test_seeds_depend_on_what_is_asked_and_how_often_but_not_on_order(serve) -> None:
+async def test_seeds_depend_on_what_is_asked_and_how_often_but_not_on_order(serve: Serve) -> None:
     other = [{"role": "user", "content": "other"}]
     first = await seeds(serve, [HELLO, HELLO, other, turn("call_a")])
     second = await seeds(serve, [turn("call_b"), other, HELLO, HELLO])
@@ -94,7 +100,7 @@ async def test_seeds_depend_on_what_is_asked_and_how_often_but_not_on_order(serv
     assert not set(await seeds(serve, [HELLO], seed=6)) & set(first)
 
 
-async def test_a_clients_own_seed_counts_outside_training(serve) -> None:
+async def test_a_clients_own_seed_counts_outside_training(serve: Serve) -> None:
     assert await seeds(serve, [HELLO], mode=Mode.VAL, seed=5) == await seeds(serve, [HELLO], seed=5)
     assert await seeds(serve, [HELLO], mode=Mode.TEST, extra_body={"seed": 9}) == [9]
     assert await seeds(serve, [HELLO], extra_body={"seed": 9}) == await seeds(serve, [HELLO])

@@ -85,8 +85,8 @@ def make_batch(experience: Experience, *, version: int, estimator: Estimator, st
 
 def _return(trajectory: Trajectory) -> float:
     if trajectory.outcome is None:
-        raise ValueError(
-            f"rollout {trajectory.rollout.id} has no outcome; the stages rewards and credit give one"
+        raise ConfigError(
+            f"rollout {trajectory.rollout.id} has no outcome; lightningrl's pipeline needs the stage rewards"
         )
     return trajectory.outcome
 

@@ -1,4 +1,4 @@
-"""Which rollout is this code running in? Carried by a context variable, never by a global."""
+"""Which rollout is this code running in? Carried by context variables, never by a global."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
+from opentelemetry import baggage
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+
+from agentlightning import semconv
 from agentlightning.types import Mode, Resource, Span
 
 
@@ -34,9 +39,9 @@ class SpanSink(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class RolloutContext:
-    """Everything that code inside a rollout can learn about it.
+    """Everything that code inside a rollout can learn about it. Compared by identity.
 
     Attributes:
         sink: Where its spans go.
@@ -57,18 +62,34 @@ class RolloutContext:
 
 
 _current: ContextVar[RolloutContext | None] = ContextVar("agl_rollout", default=None)
+_OTEL_KEY: Final = "agl-rollout"
 
 
 def current_rollout() -> RolloutContext | None:
     """The rollout that this code runs in, or None."""
-    return _current.get()
+    return _current.get() or rollout_of(None)
+
+
+def rollout_of(context: Context | None) -> RolloutContext | None:
+    """The rollout that an OpenTelemetry context belongs to, the current one for None."""
+    found = otel_context.get_value(_OTEL_KEY, context)
+    return found if isinstance(found, RolloutContext) else None
 
 
 @contextmanager
 def in_rollout(context: RolloutContext) -> Iterator[RolloutContext]:
-    """Makes `context` the current rollout for the block, tasks and threads started with a copied context included."""
+    """Makes `context` the current rollout for the block, tasks and threads started with a copied context included.
+
+    The ids are also put into OpenTelemetry baggage, and the rollout into OpenTelemetry's own context, so that what
+    carries that context (instrumented threads, HTTP clients) carries the rollout.
+    """
+    carried = otel_context.set_value(_OTEL_KEY, context)
+    carried = baggage.set_baggage(semconv.ROLLOUT_ID, context.rollout_id, carried)
+    carried = baggage.set_baggage(semconv.ATTEMPT_ID, context.attempt_id, carried)
     token = _current.set(context)
+    attached = otel_context.attach(carried)
     try:
         yield context
     finally:
+        otel_context.detach(attached)
         _current.reset(token)

@@ -18,9 +18,9 @@ from typing import Final
 
 from agentlightning import semconv
 from agentlightning._requirements import unmet
+from agentlightning.cli._stores import store_at
 from agentlightning.config import EffectiveConfig, load_config
 from agentlightning.errors import AglError, PluginError
-from agentlightning.jobs import open_configured
 from agentlightning.plugins import Plugins, PluginState, load_plugins
 from agentlightning.store import RolloutQuery, SpanQuery
 
@@ -213,7 +213,7 @@ def _folder(folder: Path, url: str) -> Check:
 
 async def _capture(url: str, plugins: Plugins) -> Check:
     """Names the first recent call whose tokens are missing: it cannot be learned from."""
-    async with open_configured(url, plugins) as store:
+    async with store_at(url, plugins) as store:
         page = await store.rollouts.list(RolloutQuery(newest_first=True), limit=_RECENT)
         ids = tuple(rollout.id for rollout in page.items)
         query = SpanQuery(rollout_ids=ids, operations=(semconv.OPERATION_CHAT,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,9 +13,11 @@ from agentlightning.cli._results import listeners
 from agentlightning.cli._rollouts import read_rollout
 from agentlightning.cli._stores import outcomes, with_store
 from agentlightning.cli._trace import trace_tree
-from agentlightning.demo import DemoReport, run_demo
 from agentlightning.store import Store
-from agentlightning.trainer import TrainingResult
+
+if TYPE_CHECKING:
+    from agentlightning.demo import DemoReport
+    from agentlightning.trainer import TrainingResult
 
 
 @click.command("demo")
@@ -32,6 +35,8 @@ def command(*, seed: int, directory: str, port: int, quiet: bool, as_json: bool)
 
     The agent is written with the plain OpenAI SDK and knows nothing of training. No key, no GPU and no network needed.
     """
+    from agentlightning.demo import run_demo
+
     report, result = run_demo(seed=seed, directory=directory, port=port, observers=listeners(quiet=quiet))
     if as_json:
         print_json(report)

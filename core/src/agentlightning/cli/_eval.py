@@ -9,7 +9,6 @@ import click
 from agentlightning.cli._options import check_names, effective, json_option, quiet_option, run_options
 from agentlightning.cli._results import listeners, show_evaluation
 from agentlightning.config import read_tasks
-from agentlightning.jobs import evaluate_from_config
 from agentlightning.plugins import load_plugins
 
 
@@ -36,6 +35,8 @@ def command(
 
     Exits with 3 if some tasks have no outcome, with 1 if none has.
     """
+    from agentlightning.jobs import evaluate_from_config
+
     config = effective(file=file, assignments=assignments, flags=flags).config
     plugins = load_plugins()
     check_names(config, plugins)

@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result: object = cli.main(args=list(given), prog_name="agl", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - everything becomes one line at the outermost border
         return int(report(error, arguments=given, debug="--debug" in _global_options(given)))
-    return result if type(result) is int else 0
+    return int(result) if isinstance(result, int) else 0
 
 
 def _global_options(arguments: Sequence[str]) -> list[str]:

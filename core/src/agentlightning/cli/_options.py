@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -25,6 +26,15 @@ store_option = click.option(
     metavar="URL",
     help="Store to look into; else AGL_STORE, else the configuration file, else sqlite:///agl.db.",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What was said before the subcommand: `agl runs --json list`."""
+
+    store: str | None = None
+    as_json: bool = False
+
 
 _CONFIGURATION: Final[Sequence[_Decorator]] = (
     click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file; else ./agl.toml."),

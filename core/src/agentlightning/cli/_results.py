@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from agentlightning.algorithm import EvaluationReport
 from agentlightning.cli._exit import ExitCode
 from agentlightning.cli._output import (
     MISSING,
@@ -18,8 +18,14 @@ from agentlightning.cli._output import (
     show,
     status_text,
 )
-from agentlightning.trainer import TrainingResult
 from agentlightning.types import Json, RunStatus
+
+if TYPE_CHECKING:
+    from agentlightning.algorithm import EvaluationReport
+    from agentlightning.trainer import TrainingResult
+
+_MOST_TASKS: Final = 20
+"""Tasks of an evaluation that are listed."""
 
 
 def listeners(*, quiet: bool, configured: Sequence[str] = ()) -> list[str]:
@@ -82,9 +88,6 @@ def _show_tasks(report: EvaluationReport, tasks: Sequence[Json]) -> None:
     show(table)
     if len(rows) > _MOST_TASKS:
         show(plain(f"… {len(rows) - _MOST_TASKS} better ones (--json has all)"))
-
-
-_MOST_TASKS = 20
 
 
 def mean_of(value: Json) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from agentlightning.cli._options import json_option, store_option
+from agentlightning.cli._options import Shared, json_option, store_option
 from agentlightning.cli._output import (
     ago,
     duration,
@@ -33,7 +33,7 @@ def command(context: click.Context, *, store: str | None, as_json: bool) -> None
 
     A rollout is named by its id or the start of it.
     """
-    context.obj = store
+    context.obj = Shared(store, as_json)
     if context.invoked_subcommand is None:
         _list(store, RolloutQuery(newest_first=True), run=None, as_json=as_json, limit=20)
 
@@ -46,9 +46,9 @@ def command(context: click.Context, *, store: str | None, as_json: bool) -> None
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Most to list.")
 @store_option
 @json_option
-@click.pass_context
+@click.pass_obj
 def list_rollouts(
-    context: click.Context,
+    shared: Shared,
     *,
     run: str | None,
     statuses: tuple[str, ...],
@@ -65,7 +65,7 @@ def list_rollouts(
         group=group,
         newest_first=True,
     )
-    _list(store or context.obj, query, run=run, as_json=as_json, limit=limit)
+    _list(store or shared.store, query, run=run, as_json=as_json or shared.as_json, limit=limit)
 
 
 def _list(store: str | None, query: RolloutQuery, *, run: str | None, as_json: bool, limit: int) -> None:
@@ -105,17 +105,17 @@ def _list(store: str | None, query: RolloutQuery, *, run: str | None, as_json: b
 @click.option("--attempt", type=click.IntRange(min=1), help="Which attempt; else the successful or newest.")
 @store_option
 @json_option
-@click.pass_context
+@click.pass_obj
 def show_rollout(
-    context: click.Context, *, rollout_id: str | None, attempt: int | None, store: str | None, as_json: bool
+    shared: Shared, *, rollout_id: str | None, attempt: int | None, store: str | None, as_json: bool
 ) -> None:
     """Show a rollout as a tree: messages, tool calls, rewards. Without ROLLOUT, the newest."""
 
     async def job(opened: Store) -> tuple[Rollout, list[Attempt], Attempt | None, list[Span]]:
         return await read_rollout(opened, rollout_id, attempt=attempt)
 
-    rollout, attempts, chosen, spans = with_store(store or context.obj, job)
-    show_trace(rollout, attempts=attempts, chosen=chosen, spans=spans, as_json=as_json)
+    rollout, attempts, chosen, spans = with_store(store or shared.store, job)
+    show_trace(rollout, attempts=attempts, chosen=chosen, spans=spans, as_json=as_json or shared.as_json)
 
 
 async def read_rollout(

@@ -12,7 +12,6 @@ from agentlightning.cli._options import check_names, effective, json_option, run
 from agentlightning.cli._output import plain, show
 from agentlightning.cli._rollouts import read_rollout, show_trace
 from agentlightning.cli._stores import with_store
-from agentlightning.jobs import run_once_from_config
 from agentlightning.plugins import load_plugins
 from agentlightning.types import Json, RolloutStatus
 
@@ -26,6 +25,8 @@ def command(
     *, task: str, file: Path | None, assignments: tuple[str, ...], as_json: bool, **flags: object
 ) -> int:
     """Run the agent TARGET once on TASK (JSON, else text) and print what it did, with its rewards."""
+    from agentlightning.jobs import run_once_from_config
+
     config = effective(file=file, assignments=assignments, flags=flags).config
     plugins = load_plugins()
     check_names(config, plugins)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import click
 
-from agentlightning.cli._options import json_option, quiet_option, store_option, store_url
+from agentlightning.cli._options import Shared, json_option, quiet_option, store_option, store_url
 from agentlightning.cli._output import (
     ago,
     duration,
@@ -31,26 +31,25 @@ _EVENTS = 12
 @click.group("runs", invoke_without_command=True)
 @store_option
 @json_option
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Most runs to list.")
 @click.pass_context
-def command(context: click.Context, *, store: str | None, as_json: bool, limit: int) -> None:
+def command(context: click.Context, *, store: str | None, as_json: bool) -> None:
     """Training and evaluation runs; without a subcommand, lists them.
 
     A run is named by its id or the start of it.
     """
-    context.obj = store
+    context.obj = Shared(store, as_json)
     if context.invoked_subcommand is None:
-        _list(store, as_json=as_json, limit=limit)
+        _list(store, as_json=as_json, limit=20)
 
 
 @command.command("list")
 @store_option
 @json_option
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Most runs to list.")
-@click.pass_context
-def list_runs(context: click.Context, *, store: str | None, as_json: bool, limit: int) -> None:
+@click.pass_obj
+def list_runs(shared: Shared, *, store: str | None, as_json: bool, limit: int) -> None:
     """List runs, newest first."""
-    _list(store or context.obj, as_json=as_json, limit=limit)
+    _list(store or shared.store, as_json=as_json or shared.as_json, limit=limit)
 
 
 def _list(store: str | None, *, as_json: bool, limit: int) -> None:
@@ -83,17 +82,17 @@ def _list(store: str | None, *, as_json: bool, limit: int) -> None:
 @click.argument("run_id", metavar="[RUN]", required=False)
 @store_option
 @json_option
-@click.pass_context
-def show_run(context: click.Context, *, run_id: str | None, store: str | None, as_json: bool) -> None:
+@click.pass_obj
+def show_run(shared: Shared, *, run_id: str | None, store: str | None, as_json: bool) -> None:
     """Show a run: results, metrics, events. Without RUN, the newest."""
-    url = store or context.obj
+    url = store or shared.store
 
     async def job(opened: Store) -> tuple[Run, list[MetricPoint], list[RunEvent]]:
         run = await find_run(opened, run_id)
         return run, await opened.runs.metrics(run.id), await opened.runs.events(run.id)
 
     run, metrics, events = with_store(url, job)
-    if as_json:
+    if as_json or shared.as_json:
         print_json({"run": run, "metrics": metrics, "events": events})
         return
     _show_run(run, url=store_url(url))
@@ -153,12 +152,12 @@ def _show_events(events: list[RunEvent]) -> None:
 @store_option
 @quiet_option
 @json_option
-@click.pass_context
-def resume_run(context: click.Context, *, run_id: str, store: str | None, quiet: bool, as_json: bool) -> int:
+@click.pass_obj
+def resume_run(shared: Shared, *, run_id: str, store: str | None, quiet: bool, as_json: bool) -> int:
     """Go on with an interrupted or stopped run, from its last checkpoint."""
     from agentlightning.jobs import resume_run as resume
 
-    url = store or context.obj
+    url = store or shared.store
 
     async def job(opened: Store) -> Run:
         return await find_run(opened, run_id)
@@ -169,15 +168,15 @@ def resume_run(context: click.Context, *, run_id: str, store: str | None, quiet:
             f"run {run.id} is {run.status.value}; only interrupted and stopped runs can be resumed"
         )
     result = resume(store_url(url), run.id, observers=listeners(quiet=quiet))
-    return show_training(result, as_json=as_json)
+    return show_training(result, as_json=as_json or shared.as_json)
 
 
 @command.command("stop")
 @click.argument("run_id", metavar="RUN")
 @store_option
 @json_option
-@click.pass_context
-def stop_run(context: click.Context, *, run_id: str, store: str | None, as_json: bool) -> None:
+@click.pass_obj
+def stop_run(shared: Shared, *, run_id: str, store: str | None, as_json: bool) -> None:
     """Ask a running run to stop at its next checkpoint; it can be resumed."""
 
     async def job(opened: Store) -> Run:
@@ -187,8 +186,8 @@ def stop_run(context: click.Context, *, run_id: str, store: str | None, as_json:
         await opened.runs.request_stop(run.id)
         return run
 
-    run = with_store(store or context.obj, job)
-    if as_json:
+    run = with_store(store or shared.store, job)
+    if as_json or shared.as_json:
         print_json({"run_id": run.id, "stop_requested_at": time.time()})
         return
     show(f"run {run.id} was asked to stop; it does so at its next checkpoint")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from agentlightning.cli._options import store_url
 from agentlightning.errors import ConfigError, NotFound
-from agentlightning.jobs import open_configured
-from agentlightning.plugins import load_plugins
-from agentlightning.store import SpanQuery, Store
+from agentlightning.plugins import Plugins, load_plugins
+from agentlightning.specs import StoreSpec
+from agentlightning.store import SpanQuery, Store, open_store
 from agentlightning.types import Attempt, AttemptStatus, Reward, Run, Span
 
 _Result = TypeVar("_Result")
@@ -28,10 +28,29 @@ def with_store(option: str | None, job: Callable[[Store], Awaitable[_Result]]) -
     _check_exists(url)
 
     async def run() -> _Result:
-        async with open_configured(url, load_plugins()) as store:
+        async with store_at(url, load_plugins()) as store:
             return await job(store)
 
     return asyncio.run(run())
+
+
+def store_at(url: str, plugins: Plugins) -> Store:
+    """The store of a URL, not opened yet, with the schemes that plugins bring.
+
+    Raises:
+        PluginNotFound: No plugin knows the scheme.
+    """
+    scheme, separator, _ = url.partition("://")
+    if separator:
+        plugins.find(StoreSpec, scheme)
+
+    def opener(spec: StoreSpec) -> Callable[[str], Store]:
+        def opened(address: str) -> Store:
+            return cast("Callable[[str], Store]", plugins.load(spec))(address)
+
+        return opened
+
+    return open_store(url, schemes={name: opener(spec) for name, spec in plugins.stores().items()})
 
 
 def _check_exists(url: str) -> None:

@@ -47,12 +47,12 @@ def rewards_text(rewards: Mapping[str, float]) -> Text:
 
 
 class _Trace:
-    """Spans by their parents, and the messages that were shown already."""
+    """Spans by their parents, and the messages that were shown already, by agent."""
 
     def __init__(self, spans: Sequence[Span]) -> None:
         ids = {span.span_id for span in spans}
         self._children: dict[str | None, list[Span]] = {}
-        self._shown: list[Message] = []
+        self._shown: dict[str | None, list[Message]] = {}
         for span in spans:
             if span.operation != semconv.OPERATION_REWARD:
                 parent = span.parent_id if span.parent_id in ids and span.parent_id != span.span_id else None
@@ -87,13 +87,16 @@ class _Trace:
         return lines
 
     def _messages(self, span: Span) -> list[Text]:
-        """What is new in this call: what was shown at an earlier call is not repeated."""
+        """What is new in this call: what was shown at an earlier call of the agent is not repeated."""
         inputs = messages_of(span.attributes.get(semconv.INPUT_MESSAGES))
         outputs = messages_of(span.attributes.get(semconv.OUTPUT_MESSAGES))
+        if not inputs and not outputs:
+            return []
+        shown = self._shown.get(span.agent, [])
         known = 0
-        while known < min(len(inputs), len(self._shown)) and inputs[known] == self._shown[known]:
+        while known < min(len(inputs), len(shown)) and inputs[known] == shown[known]:
             known += 1
-        self._shown = [*inputs, *outputs]
+        self._shown[span.agent] = [*inputs, *outputs]
         lines = [_text(f"… {known} messages as before", "dim")] if known else []
         return lines + [line for message in [*inputs[known:], *outputs] for line in _message(message)]
 

@@ -8,7 +8,6 @@ import click
 
 from agentlightning.cli._options import check_names, effective, json_option, quiet_option, run_options
 from agentlightning.cli._results import listeners, show_training
-from agentlightning.jobs import train_from_config
 from agentlightning.plugins import load_plugins
 
 
@@ -34,6 +33,8 @@ def command(
     Settings come from flags, the environment (AGL_*) and a TOML file, in that order; `agl config` shows them.
     Ctrl-C once stops cleanly and says how to resume.
     """
+    from agentlightning.jobs import train_from_config
+
     config = effective(file=file, assignments=assignments, flags=flags).config
     plugins = load_plugins()
     check_names(config, plugins)

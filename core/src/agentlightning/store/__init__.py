@@ -1,5 +1,7 @@
 """The store: a durable queue and log where agents, runners and algorithms meet."""
 
+from agentlightning.store._memory_store import MemoryStore
+from agentlightning.store._open import open_store
 from agentlightning.store._protocols import (
     AppendResult,
     Page,
@@ -11,9 +13,11 @@ from agentlightning.store._protocols import (
     SpanStore,
     Store,
 )
+from agentlightning.store._sqlite_store import SqliteStore
 
 __all__ = [
     "AppendResult",
+    "MemoryStore",
     "Page",
     "ResourceStore",
     "RolloutQuery",
@@ -21,5 +25,7 @@ __all__ = [
     "RunStore",
     "SpanQuery",
     "SpanStore",
+    "SqliteStore",
     "Store",
+    "open_store",
 ]

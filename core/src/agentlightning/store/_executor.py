@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from agentlightning.errors import StoreUnavailable
 from agentlightning.store._notifier import Notifier
 from agentlightning.store._rollout_operations import sweep
 from agentlightning.store._tables import Tables
@@ -26,6 +28,14 @@ class Executor(Protocol):
         """Runs an operation that changes nothing, on a state in which nothing is overdue."""
         ...
 
+    def start(self) -> None:
+        """Opens it; called again, counts users. Blocks."""
+        ...
+
+    def stop(self) -> None:
+        """Closes it with its last user. Blocks."""
+        ...
+
 
 class MemoryExecutor:
     """Runs operations at once, in the caller's thread, under a lock; sweeps from a thread of its own."""
@@ -38,21 +48,32 @@ class MemoryExecutor:
         self._clock = clock
         self._new_id = new_id
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._users = 0
+        self._stopping = threading.Event()
+        self._process = os.getpid()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Starts sweeping."""
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._sweep_on, name="agl-store-sweeper", daemon=True)
-        self._thread.start()
+        with self._lock:
+            self._users += 1
+            if self._thread is None:
+                self._stopping = threading.Event()
+                self._thread = threading.Thread(
+                    target=self._sweep_on, args=(self._stopping,), name="agl-store", daemon=True
+                )
+                self._thread.start()
 
     def stop(self) -> None:
-        """Stops sweeping."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        """Stops sweeping with the last user."""
+        with self._lock:
+            self._users -= 1
+            thread = self._thread
+            if self._users or thread is None:
+                return
             self._thread = None
+            self._stopping.set()
+        thread.join()
 
     async def write(self, operation: Operation[Result]) -> Result:
         """Runs an operation after a sweep."""
@@ -63,14 +84,22 @@ class MemoryExecutor:
         return self._run(operation)
 
     def _run(self, operation: Operation[Result]) -> Result:
+        if os.getpid() != self._process:  # before the lock, which another thread may have held at the fork
+            raise StoreUnavailable("a memory:// store stays in its process; open sqlite:///FILE to share one")
+        if not self._users:
+            raise StoreUnavailable("the store memory:// is not open; use `async with` around what needs it")
+        return self._swept(operation)
+
+    def _swept(self, operation: Operation[Result]) -> Result:
         with self._lock:
-            unit = Unit(self._tables, self._clock(), self._new_id)
+            now = self._clock()
+            before = Unit(self._tables, now, self._new_id)
+            unit = Unit(self._tables, now, self._new_id, sweep(before))
             try:
-                sweep(unit)
                 return operation(unit)
             finally:
-                self._notifier.notify(unit.changed)
+                self._notifier.notify(before.changed | unit.changed)
 
-    def _sweep_on(self) -> None:
-        while not self._stop.wait(SWEEP_INTERVAL_S):
-            self._run(lambda _: None)
+    def _sweep_on(self, stopping: threading.Event) -> None:
+        while not stopping.wait(SWEEP_INTERVAL_S):
+            self._swept(lambda unit: unit.swept)

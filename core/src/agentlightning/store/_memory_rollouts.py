@@ -13,7 +13,9 @@ from agentlightning.store._protocols import RolloutQuery
 from agentlightning.store._rows import SEQUENCE_BITS, AttemptRow, RolloutRow
 from agentlightning.types import RolloutStatus
 
-_Place = tuple[int, int, int]  # falling priority, number, attempts: valid while the row is queued with as many
+_Place = tuple[
+    int, int, int
+]  # falling priority, number, attempts: valid while the row is queued with as many
 
 
 class MemoryRollouts:
@@ -176,9 +178,13 @@ class MemoryAttempts:
 
     def numbers(self, *, rollout_ids: Sequence[str] | None, attempt_ids: Sequence[str] | None) -> list[int]:
         """Numbers of the attempts that are in both, ascending."""
-        of_rollouts = None if rollout_ids is None else {row.number for name in rollout_ids for row in self.of(name)}
+        of_rollouts = (
+            None if rollout_ids is None else {row.number for name in rollout_ids for row in self.of(name)}
+        )
         named = (
-            None if attempt_ids is None else {self._rows[name].number for name in attempt_ids if name in self._rows}
+            None
+            if attempt_ids is None
+            else {self._rows[name].number for name in attempt_ids if name in self._rows}
         )
         if of_rollouts is None or named is None:
             return sorted(of_rollouts or named or ())

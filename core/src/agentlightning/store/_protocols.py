@@ -6,8 +6,9 @@ acknowledged, and what is acknowledged is kept. Times are seconds; the store's o
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Mapping, Sequence
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Final, Generic, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -77,12 +78,19 @@ class AppendResult(msgspec.Struct, frozen=True, kw_only=True):
     late: int = 0
 
 
+ALL_ROLLOUTS: Final = RolloutQuery()
+"""Every rollout, oldest first."""
+
+ALL_SPANS: Final = SpanQuery()
+"""Every span that is not late."""
+
+
 class RolloutStore(Protocol):
     """Queue and lifecycle of rollouts. Legal moves are those of `agentlightning.store.lifecycle`."""
 
     async def enqueue(
         self, requests: Sequence[RolloutRequest], *, idempotency_key: str | None = None
-    ) -> list[Rollout]:
+    ) -> builtins.list[Rollout]:
         """Adds rollouts in order.
 
         Raises:
@@ -99,7 +107,7 @@ class RolloutStore(Protocol):
         ttl_s: float = 30.0,
         wait_s: float = 0.0,
         run_id: str | None = None,
-    ) -> list[Lease]:
+    ) -> builtins.list[Lease]:
         """Takes up to `limit` queued rollouts (of one run, if given) and creates their attempts, atomically.
 
         First in, first out within one priority; waits up to `wait_s` for the first, woken by notification.
@@ -129,7 +137,7 @@ class RolloutStore(Protocol):
         """
         ...
 
-    async def cancel(self, rollout_ids: Sequence[str], *, reason: str = "") -> list[Rollout]:
+    async def cancel(self, rollout_ids: Sequence[str], *, reason: str = "") -> builtins.list[Rollout]:
         """Cancels what is not terminal yet; terminal rollouts stay as they are."""
         ...
 
@@ -137,23 +145,25 @@ class RolloutStore(Protocol):
         """One rollout. Raises `NotFound`."""
         ...
 
-    async def attempts(self, rollout_ids: Sequence[str]) -> list[Attempt]:
+    async def attempts(self, rollout_ids: Sequence[str]) -> builtins.list[Attempt]:
         """All attempts of the rollouts, by rollout in the given order, then by sequence."""
         ...
 
     async def list(
-        self, query: RolloutQuery = RolloutQuery(), *, limit: int = 100, cursor: str | None = None
+        self, query: RolloutQuery = ALL_ROLLOUTS, *, limit: int = 100, cursor: str | None = None
     ) -> Page[Rollout]:
         """A page of rollouts."""
         ...
 
-    async def wait(self, rollout_ids: Sequence[str], *, timeout_s: float | None = None) -> list[Rollout]:
+    async def wait(
+        self, rollout_ids: Sequence[str], *, timeout_s: float | None = None
+    ) -> builtins.list[Rollout]:
         """Waits until all are terminal or the time is up; returns those that are, in the given order."""
         ...
 
     async def completions(
         self, *, after: int = 0, run_id: str | None = None, limit: int = 100, wait_s: float = 0.0
-    ) -> list[Completion]:
+    ) -> builtins.list[Completion]:
         """Rollouts that became terminal after the cursor, in order; waits up to `wait_s` for the first."""
         ...
 
@@ -177,11 +187,11 @@ class SpanStore(Protocol):
         """A page of spans."""
         ...
 
-    async def rewards(self, rollout_ids: Sequence[str]) -> list[Reward]:
+    async def rewards(self, rollout_ids: Sequence[str]) -> builtins.list[Reward]:
         """Rewards of the rollouts' successful (or, where none succeeded, newest) attempts; late ones left out."""
         ...
 
-    async def count(self, query: SpanQuery = SpanQuery()) -> int:
+    async def count(self, query: SpanQuery = ALL_SPANS) -> int:
         """How many spans match."""
         ...
 
@@ -215,7 +225,7 @@ class ResourceStore(Protocol):
         """The live set, if any."""
         ...
 
-    async def list(self, *, run_id: str | None = None, limit: int = 100) -> list[ResourceSet]:
+    async def list(self, *, run_id: str | None = None, limit: int = 100) -> builtins.list[ResourceSet]:
         """Newest first."""
         ...
 
@@ -235,7 +245,7 @@ class RunStore(Protocol):
         """One run; `interrupted` if its owner stopped calling `heartbeat`. Raises `NotFound`."""
         ...
 
-    async def list(self, *, limit: int = 100) -> list[Run]:
+    async def list(self, *, limit: int = 100) -> builtins.list[Run]:
         """Newest first."""
         ...
 
@@ -276,11 +286,11 @@ class RunStore(Protocol):
         """Adds metric points and events. A point with the name and step of an earlier one replaces it."""
         ...
 
-    async def metrics(self, run_id: str, *, names: Sequence[str] | None = None) -> list[MetricPoint]:
+    async def metrics(self, run_id: str, *, names: Sequence[str] | None = None) -> builtins.list[MetricPoint]:
         """Metric points by name, then by step."""
         ...
 
-    async def events(self, run_id: str) -> list[RunEvent]:
+    async def events(self, run_id: str) -> builtins.list[RunEvent]:
         """Events in order."""
         ...
 

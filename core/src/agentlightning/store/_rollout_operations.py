@@ -24,27 +24,32 @@ from agentlightning.types import (
 _SWEEP = 1000  # attempts expired in one go, so that one transaction stays short
 
 
-def enqueue(
-    unit: Unit, rows: Sequence[RolloutRow], *, key: str | None, digest: bytes
-) -> list[RolloutRow]:
+def enqueue(unit: Unit, rows: Sequence[RolloutRow], *, key: str | None, digest: bytes) -> list[RolloutRow]:
     """Adds rollouts, or finds those that the same key added before."""
     table = unit.tables.rollouts
     known = None if key is None else table.recall(key)
     if known is not None:
         if known[0] != digest:
-            raise Conflict(f"idempotency key {key!r} came before with other requests; use a new key for new work")
+            raise Conflict(
+                f"idempotency key {key!r} came before with other requests; use a new key for new work"
+            )
         found = table.many(known[1])
         return [as_enqueued(found[rollout_id]) for rollout_id in known[1]]
+    rows = [
+        msgspec.structs.replace(row, id=row.id or f"ro-{unit.new_id()}", created_at=unit.now) for row in rows
+    ]
     ids = [row.id for row in rows]
     taken = [*table.many(ids), *_repeated(ids)]
     if taken:
-        raise Conflict(f"rollout id {taken[0]!r} is taken; ids are unique in the store, and nothing was enqueued")
+        raise Conflict(
+            f"rollout id {taken[0]!r} is taken; ids are unique in the store, and nothing was enqueued"
+        )
     table.add(rows)
     if key is not None:
         table.remember(key, digest=digest, rollout_ids=ids)
     if rows:
         unit.changed.add(Topic.QUEUED)
-    return list(rows)
+    return rows
 
 
 def lease(
@@ -55,7 +60,9 @@ def lease(
     if not rows:
         return []
     choose = _Choice(unit)
-    return [_lease(unit, row, worker=worker, ttl_s=ttl_s, resources=row.pinned or choose(row)) for row in rows]
+    return [
+        _lease(unit, row, worker=worker, ttl_s=ttl_s, resources=row.pinned or choose(row)) for row in rows
+    ]
 
 
 def heartbeat(unit: Unit, attempt_id: str, *, token: int, ttl_s: float) -> tuple[float, bool]:
@@ -234,7 +241,8 @@ def _expired(unit: Unit, row: AttemptRow) -> Failure:
         seconds = row.deadline_at - row.leased_at
         return Failure(kind=kind, message=f"attempt {row.id!r} took longer than its timeout of {seconds:g} s")
     return Failure(
-        kind=FailureClass.LOST, message=f"no heartbeat of worker {row.worker!r} for attempt {row.id!r} in its lease"
+        kind=FailureClass.LOST,
+        message=f"no heartbeat of worker {row.worker!r} for attempt {row.id!r} in its lease",
     )
 
 
@@ -254,11 +262,15 @@ def _rollout(unit: Unit, rollout_id: str) -> RolloutRow:
 
 def _check_token(row: AttemptRow, token: int) -> None:
     if token != row.token:
-        raise LeaseLost(f"attempt {row.id!r} has token {row.token}, got {token!r}; drop this work and lease again")
+        raise LeaseLost(
+            f"attempt {row.id!r} has token {row.token}, got {token!r}; drop this work and lease again"
+        )
 
 
 def _ended(row: AttemptRow) -> LeaseLost:
-    return LeaseLost(f"attempt {row.id!r} of worker {row.worker!r} is {row.status} already; drop it and lease again")
+    return LeaseLost(
+        f"attempt {row.id!r} of worker {row.worker!r} is {row.status} already; drop it and lease again"
+    )
 
 
 def _repeated(ids: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ import builtins
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from agentlightning.errors import LimitExceeded, NotFound
@@ -14,8 +15,8 @@ from agentlightning.store import lifecycle
 from agentlightning.store._codec import digest, pack
 from agentlightning.store._executor import Executor
 from agentlightning.store._notifier import Notifier
-from agentlightning.store._protocols import Page, RolloutQuery
-from agentlightning.store._rows import RolloutRow, attempt_of, lease_of, rollout_of, rollout_row
+from agentlightning.store._protocols import ALL_ROLLOUTS, Page, RolloutQuery
+from agentlightning.store._rows import attempt_of, lease_of, rollout_of, rollout_row
 from agentlightning.store._unit import Topic, Unit
 from agentlightning.types import (
     Attempt,
@@ -48,15 +49,11 @@ class Rollouts:
             _check_request(request)
         # without a key nobody will ask for the digest
         fingerprint = b"" if idempotency_key is None else digest(pack(list(requests), what="requests"))
-
-        def enqueue(unit: Unit) -> builtins.list[RolloutRow]:
-            rows = [
-                rollout_row(request, rollout_id=request.id or f"ro-{unit.new_id()}", now=unit.now)
-                for request in requests
-            ]
-            return operations.enqueue(unit, rows, key=idempotency_key, digest=fingerprint)
-
-        return [rollout_of(row) for row in await self._executor.write(enqueue)]
+        rows = [rollout_row(request) for request in requests]
+        added = await self._executor.write(
+            lambda unit: operations.enqueue(unit, rows, key=idempotency_key, digest=fingerprint)
+        )
+        return [rollout_of(row) for row in added]
 
     async def lease(
         self,
@@ -120,7 +117,7 @@ class Rollouts:
         return [attempt_of(row) for row in rows]
 
     async def list(
-        self, query: RolloutQuery = RolloutQuery(), *, limit: int = 100, cursor: str | None = None
+        self, query: RolloutQuery = ALL_ROLLOUTS, *, limit: int = 100, cursor: str | None = None
     ) -> Page[Rollout]:
         """A page of rollouts."""
         after = parse_cursor(cursor)
@@ -143,7 +140,7 @@ class Rollouts:
                 break
             await self._notifier.wait(Topic.COMPLETED, ticket, left_s)
             ticket = self._notifier.ticket(Topic.COMPLETED)
-            after, done = await self._executor.read(lambda unit, after=after: _completed_ids(unit, after))  # type: ignore[misc]
+            after, done = await self._executor.read(partial(_completed_ids, after=after))
             pending -= done
         found = await self._executor.read(lambda unit: unit.tables.rollouts.many(rollout_ids))
         rows = [found[rollout_id] for rollout_id in rollout_ids]
@@ -184,7 +181,9 @@ def parse_cursor(cursor: str | None) -> int | None:
     if cursor is None:
         return None
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 19):
-        raise ValueError(f"{cursor!r} is not the cursor of a page; pass on what the previous page gave, or None")
+        raise ValueError(
+            f"{cursor!r} is not the cursor of a page; pass on what the previous page gave, or None"
+        )
     return int(cursor)
 
 
@@ -193,6 +192,8 @@ def _check_request(request: RolloutRequest) -> None:
         raise LimitExceeded(f"a rollout id has 1 to {MAX_ID} characters, got {len(request.id)}")
     if request.config.max_attempts < 1:
         raise ValueError(f"max_attempts must be at least 1, got {request.config.max_attempts!r}")
+    if not -(2**63) <= request.priority < 2**63:
+        raise ValueError(f"a priority has 64 bits, got {request.priority!r}")
     timeout_s = request.config.timeout_s
     if timeout_s is not None and not (math.isfinite(timeout_s) and timeout_s > 0):
         raise ValueError(f"timeout_s must be a positive number of seconds or None, got {timeout_s!r}")
@@ -207,7 +208,7 @@ def _pending(unit: Unit, rollout_ids: Sequence[str]) -> tuple[int, set[str]]:
     return unit.tables.rollouts.last_completion(), pending
 
 
-def _completed_ids(unit: Unit, after: int) -> tuple[int, set[str]]:
+def _completed_ids(unit: Unit, *, after: int) -> tuple[int, set[str]]:
     done: set[str] = set()
     while rows := unit.tables.rollouts.completed(after=after, run_id=None, limit=1000):
         done.update(row.id for row in rows)

@@ -63,6 +63,19 @@ class RolloutRow(msgspec.Struct, frozen=True):
     output: bytes | None = None
     failure: bytes | None = None
 
+    @property
+    def changing(self) -> tuple[object, ...]:
+        """The columns that may change."""
+        return (
+            self.status,
+            self.attempts,
+            self.resources,
+            self.completion,
+            self.finished_at,
+            self.output,
+            self.failure,
+        )
+
 
 class RolloutBody(msgspec.Struct, frozen=True, array_like=True):
     """What nobody asks the tables about."""
@@ -159,19 +172,19 @@ class RunRow(msgspec.Struct, frozen=True):
     stop: bool = False
 
 
-def rollout_row(request: RolloutRequest, *, rollout_id: str, now: float) -> RolloutRow:
-    """The row of a rollout about to be enqueued."""
-    what = f"rollout {rollout_id!r}"
+def rollout_row(request: RolloutRequest) -> RolloutRow:
+    """The row of a rollout about to be enqueued; the time, and an id where there is none, come with the transaction."""
+    what = "rollout" if request.id is None else f"rollout {request.id!r}"
     body = RolloutBody(request.task, request.sample, request.seed, request.metadata)
     return RolloutRow(
         number=0,
-        id=rollout_id,
+        id=request.id or "",
         run_id=request.run_id,
         group=request.group,
         mode=request.mode.value,
         priority=request.priority,
         pinned=request.resources,
-        created_at=now,
+        created_at=0.0,
         body=pack(body, what=what),
         config=pack(request.config, what=what),
         status=RolloutStatus.QUEUED.value,

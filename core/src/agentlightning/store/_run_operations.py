@@ -70,7 +70,9 @@ def update(unit: Unit, run_id: str, change: RunChange) -> Run:
     if change.owner is not None:
         driven = _driven(unit, run)
         if driven and run.owner != change.owner:
-            raise LeaseLost(f"run {run_id!r} is driven by {run.owner!r}; stop that process before taking it over")
+            raise LeaseLost(
+                f"run {run_id!r} is driven by {run.owner!r}; stop that process before taking it over"
+            )
         stop = stop and driven  # a request to stop was meant for whoever drove it before
     changed = _changed(unit, run, change)
     unit.tables.runs.save(RunRow(row.number, row.id, _pack(changed), stop))

@@ -83,14 +83,12 @@ def _append(unit: Unit, row: AttemptRow, spans: Sequence[PackedSpan], *, token: 
     duplicates = len(spans) - len(fresh)
     if not fresh:
         return AppendResult(stored=0, duplicates=duplicates)
-    late = _is_late(unit, row, token)
+    late = _is_late(row, token)
     rows: list[SpanRow] = []
     reward_rows: list[RewardRow] = []
     numbers = count((row.number << SEQUENCE_BITS) + row.spans + 1)
     for number, span in zip(numbers, reversed(fresh.values()), strict=False):
-        rows.append(
-            SpanRow(number, row.number, span.span_id, span.operation, span.agent, late, span.body)
-        )
+        rows.append(SpanRow(number, row.number, span.span_id, span.operation, span.agent, late, span.body))
         if span.reward is not None and not late:
             reward_rows.append(_reward_row(number, row.number, span.reward))
     unit.tables.spans.add(rows, rewards=reward_rows)
@@ -102,7 +100,9 @@ def _append(unit: Unit, row: AttemptRow, spans: Sequence[PackedSpan], *, token: 
 def _attempt(unit: Unit, attempt_id: str, spans: Sequence[PackedSpan]) -> AttemptRow:
     row = unit.tables.attempts.get(attempt_id)
     if row is None:
-        raise NotFound(f"there is no attempt {attempt_id!r} to append spans to; nothing of the batch was stored")
+        raise NotFound(
+            f"there is no attempt {attempt_id!r} to append spans to; nothing of the batch was stored"
+        )
     for span in spans:
         if span.rollout_id != row.rollout_id:
             raise NotFound(
@@ -112,7 +112,7 @@ def _attempt(unit: Unit, attempt_id: str, spans: Sequence[PackedSpan]) -> Attemp
     return row
 
 
-def _is_late(unit: Unit, row: AttemptRow, token: int | None) -> bool:
+def _is_late(row: AttemptRow, token: int | None) -> bool:
     if lifecycle.attempt_ended(AttemptStatus(row.status)):
         return True
     return token is not None and token < row.token  # an open attempt is its rollout's newest
@@ -132,7 +132,8 @@ def _ranges(unit: Unit, query: SpanQuery, *, cursor: int) -> Iterator[SpanRange]
 
 def _counting(rows: Sequence[AttemptRow]) -> AttemptRow | None:
     succeeded = [row for row in rows if row.status == AttemptStatus.SUCCEEDED.value]
-    return (succeeded or list(rows) or [None])[-1]
+    counting = succeeded or rows
+    return counting[-1] if counting else None
 
 
 def _reward_row(number: int, attempt: int, reward: Reward) -> RewardRow:

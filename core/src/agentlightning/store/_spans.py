@@ -9,7 +9,7 @@ from agentlightning.errors import InvalidReward, LimitExceeded
 from agentlightning.store import _span_operations as operations
 from agentlightning.store._codec import pack
 from agentlightning.store._executor import Executor
-from agentlightning.store._protocols import AppendResult, Page, SpanQuery
+from agentlightning.store._protocols import ALL_SPANS, AppendResult, Page, SpanQuery
 from agentlightning.store._rollouts import parse_cursor
 from agentlightning.store._rows import span_of
 from agentlightning.store._span_operations import PackedSpan
@@ -45,7 +45,7 @@ class Spans:
         """Rewards of the rollouts' successful (or, where none succeeded, newest) attempts; late ones left out."""
         return await self._executor.read(lambda unit: operations.rewards(unit, rollout_ids))
 
-    async def count(self, query: SpanQuery = SpanQuery()) -> int:
+    async def count(self, query: SpanQuery = ALL_SPANS) -> int:
         """How many spans match."""
         return await self._executor.read(lambda unit: operations.count_spans(unit, query))
 

@@ -26,12 +26,14 @@ class Unit:
     Attributes:
         now: The store's time, read once.
         new_id: Makes a random id.
+        swept: How many overdue attempts were ended just before.
         changed: Topics to notify of when the work is committed.
     """
 
     tables: Tables
     now: float
     new_id: Callable[[], str]
+    swept: int = 0
     changed: set[Topic] = field(default_factory=set)
 
 

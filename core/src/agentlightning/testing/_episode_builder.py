@@ -38,6 +38,7 @@ class EpisodeBuilder:
     group: str | None = None
     sample: int = 0
     task: Json = None
+    resources: str | None = None
     failure: FailureClass | None = None
     _spans: list[Span] = field(default_factory=list)
 
@@ -93,9 +94,10 @@ class EpisodeBuilder:
         response_id: str | None = None,
         incomplete: str = "",
         status: SpanStatus = SpanStatus.OK,
+        logprobs: Sequence[float] | None = None,
     ) -> str:
-        """Adds an LLM call as the gateway records it; each sampled token has the log-probability -0.5."""
-        logprobs = [-0.5] * len(response_ids)
+        """Adds an LLM call as the gateway records it; without `logprobs` each sampled token has -0.5."""
+        logprobs = [-0.5] * len(response_ids) if logprobs is None else logprobs
         record = TokenRecord.pack(prompt_ids, response_ids, logprobs, version=version, finish_reason="stop")
         if incomplete:
             record = TokenRecord(version=version, incomplete=incomplete)
@@ -150,7 +152,7 @@ class EpisodeBuilder:
             group=self.group,
             sample=self.sample,
             seed=None,
-            resources=None,
+            resources=self.resources,
             config=RolloutConfig(),
             priority=0,
             metadata={},

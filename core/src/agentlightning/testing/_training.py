@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +38,7 @@ from agentlightning.types import (
     Run,
     RunKind,
     RunStatus,
+    StageReport,
     TokenForest,
 )
 
@@ -132,8 +133,8 @@ class InMemoryLearner:
         await self.save_state(directory)
 
 
-Play = Callable[[Json, EpisodeBuilder, int], object]
-"""Plays an agent: takes the task, the episode to add spans to, and the policy version."""
+Play = Callable[[Json, EpisodeBuilder, int], Awaitable[None] | None]
+"""Plays an agent, sync or async: takes the task, the episode to add spans to, and the policy version."""
 
 
 @dataclass(kw_only=True)
@@ -144,6 +145,7 @@ class InMemoryTrainingContext:
         play: Plays one rollout.
         logged: Each call of `log`: step and metrics.
         events: Each event: kind and message.
+        stages: Reports of the pipeline's stages, by step.
         reports: Evaluations, by label.
         directory: Where the learner's state goes with each checkpoint, by its step; None keeps it nowhere.
         checkpoints: Each checkpoint: step and state.
@@ -163,6 +165,7 @@ class InMemoryTrainingContext:
     directory: Path | None = None
     logged: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     events: list[tuple[str, str]] = field(default_factory=list)
+    stages: dict[int, tuple[StageReport, ...]] = field(default_factory=dict)
     reports: dict[str, EvaluationReport] = field(default_factory=dict)
     checkpoints: list[tuple[int, dict[str, Json]]] = field(default_factory=list)
     updating: bool = False
@@ -198,8 +201,15 @@ class InMemoryTrainingContext:
             for sample in range(samples):
                 name = f"{mode.value}-{step}-{index}-{sample}"
                 group = f"{mode.value}-{step}-{index}"
-                builder = EpisodeBuilder(rollout_id=name, group=group, sample=sample, task=task)
-                self.play(task, builder, version)
+                builder = EpisodeBuilder(
+                    rollout_id=name,
+                    group=group,
+                    sample=sample,
+                    task=task,
+                    resources=resources.id if resources else None,
+                )
+                if (playing := self.play(task, builder, version)) is not None:
+                    await playing
                 self._episodes[name] = builder.build()
                 played.append(self._episodes[name].rollout)
         return played
@@ -209,7 +219,10 @@ class InMemoryTrainingContext:
         pipeline = self.pipeline or Pipeline.from_specs(
             {spec.name: spec for spec in BUILTIN_STAGES}, load=lambda spec: load_target(spec.target)
         )
-        return pipeline.run(Experience(episodes=tuple(self._episodes[rollout.id] for rollout in rollouts)))
+        episodes = tuple(self._episodes[rollout.id] for rollout in rollouts)
+        experience = pipeline.run(Experience(episodes=episodes))
+        self.stages[step] = experience.reports
+        return experience
 
     async def evaluate(
         self,
@@ -220,14 +233,13 @@ class InMemoryTrainingContext:
         resources: ResourceSet | None = None,
     ) -> EvaluationReport:
         """Plays each task once."""
-        rollouts = await self.rollouts(self.val if tasks is None else tasks, mode=Mode.VAL, step=step)
-        experience = await self.experience(rollouts)
+        tasks = self.val if tasks is None else tasks
+        rollouts = await self.rollouts(tasks, mode=Mode.VAL, step=step, resources=resources)
+        experience = await self.experience(rollouts, step=step)
         found = {trajectory.rollout.id: trajectory.outcome for trajectory in experience.trajectories}
         outcomes = tuple(found.get(rollout.id) for rollout in rollouts)
         mean, low, high = mean_interval([outcome for outcome in outcomes if outcome is not None])
-        self.reports[label] = EvaluationReport(
-            mean=mean, low=low, high=high, n=len(found), outcomes=outcomes
-        )
+        self.reports[label] = EvaluationReport(mean=mean, low=low, high=high, n=len(found), outcomes=outcomes)
         return self.reports[label]
 
     async def publish(

@@ -191,8 +191,9 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
         raise broken(error) from error
     except EventTooLong as error:
         raise answer_fault(str(error).encode()) from error
-    for event in parser.close():
-        yield event
+    last = parser.close()
+    if last is not None and _is_whole(last):
+        yield last
 
 
 def _chunk(event: bytes) -> Body:
@@ -200,6 +201,13 @@ def _chunk(event: bytes) -> Body:
     if not isinstance(chunk, dict) or "error" in chunk or not isinstance(chunk.get("choices", []), list):
         raise answer_fault(event)
     return chunk
+
+
+def _is_whole(event: bytes) -> bool:
+    try:
+        return event == b"[DONE]" or _decoder.decode(event) is not None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 def _decoded(raw: bytes) -> object:

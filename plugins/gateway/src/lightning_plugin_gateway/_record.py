@@ -67,7 +67,9 @@ class CallRecord:
         tokens = self._tokens(completion, version=version, broken=broken)
         attributes = self._attributes(completion)
         attributes[semconv.POLICY_VERSION] = version
-        incomplete = next((record.incomplete for record in tokens if record.incomplete), "")
+        incomplete = next(
+            (record.incomplete for record in tokens if record.incomplete), "" if tokens else broken
+        )
         if incomplete:
             attributes[semconv.INCOMPLETE] = incomplete
         if cancelled:

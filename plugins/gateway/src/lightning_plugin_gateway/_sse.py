@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 _LONGEST_EVENT = 16 * 2**20
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class EventTooLong(ValueError):
@@ -17,51 +17,51 @@ class SseParser:
     """Turns bytes into the data of events.
 
     Takes LF, CRLF and lone CR, `data:` with and without a space, several data lines, comments, other fields, a byte
-    order mark, and a last event without its blank line.
+    order mark, and a last event without its blank line. Time is linear in the bytes, however they are cut.
     """
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._line: list[bytes] = []
         self._data: list[bytes] = []
         self._size = 0
+        self._after_return = False
         self._first = True
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that these bytes complete. Raises `EventTooLong` before it keeps too much."""
-        buffer = self._buffer + data
-        if self._first and len(buffer) >= 3:
-            self._first = False
-            buffer = buffer.removeprefix(b"\xef\xbb\xbf")
+        if self._after_return and data:
+            data = data.removeprefix(b"\n")
+            self._after_return = False
+        if not data:
+            return []
+        self._after_return = data.endswith(b"\r")
+        *ended, rest = _LINE_END.split(data)
         events = []
-        start = 0
-        for match in _LINE_END.finditer(buffer):
-            if match.end() == len(buffer) and match.group() == b"\r":
-                break  # maybe the first half of CRLF
-            event = self._line(buffer[start : match.start()])
-            start = match.end()
+        for line in ended:
+            event = self._end_line(line)
             if event is not None:
                 events.append(event)
-        self._buffer = buffer[start:]
-        if len(self._buffer) + self._size > _LONGEST_EVENT:
+        self._line.append(rest)
+        self._size += len(rest)
+        if self._size > _LONGEST_EVENT:
             raise EventTooLong(f"an event of more than {_LONGEST_EVENT} bytes")
         return events
 
-    def close(self) -> Iterator[bytes]:
-        """The event that was not ended by a blank line, if any."""
-        for line in (self._buffer.rstrip(b"\r"), b""):
-            event = self._line(line)
-            if event is not None:
-                yield event
-        self._buffer = b""
+    def close(self) -> bytes | None:
+        """The event that was not ended by a blank line, if any; what was cut short may be half an event."""
+        event = self._end_line(b"")
+        return event if event is not None else self._end_line(b"")
 
-    def _line(self, line: bytes) -> bytes | None:
-        if line:
-            if line.startswith(b"data:"):
-                value = line[5:].removeprefix(b" ")
-                self._data.append(value)
-                self._size += len(value)
-            return None
-        if not self._data:
+    def _end_line(self, end: bytes) -> bytes | None:
+        line = b"".join([*self._line, end])
+        self._line = []
+        if self._first:
+            self._first = False
+            line = line.removeprefix(_BYTE_ORDER_MARK)
+        if line.startswith(b"data:"):
+            self._data.append(line[5:].removeprefix(b" "))
+            self._size += len(end) + 1
+        if line or not self._data:
             return None
         event = b"\n".join(self._data)
         self._data = []

@@ -21,10 +21,11 @@ from agentlightning.errors import ConfigError
 from agentlightning.types import Json
 from lightning_plugin_torch._compact import CHAT_TEMPLATE, CONTROL_TOKENS, END, PAD, pieces
 from lightning_plugin_torch._messages import Message, Tool, as_messages, as_tools
+from lightning_plugin_torch._model import silence
 from lightning_plugin_torch._options import BuildOptions
 
-PATTERN = r"[0-9]{{1,{digits}}}| ?[^\W\d_]+| ?[^\s\w]+|\s+|\w"
-"""Words and runs of signs, each with the space before it, and short runs of digits."""
+PATTERN = r"[0-9]{{1,{digits}}}|[^\W\d]+ ?| ?[^\s\w]+(?: [^\s\w]+)* ?|\s+|\w"
+"""Short runs of digits; words, and runs of signs, with the spaces beside them, so that numbers stand alone."""
 
 
 def build(options: BuildOptions, *, seed: int, directory: Path) -> None:
@@ -39,7 +40,8 @@ def build(options: BuildOptions, *, seed: int, directory: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(_config(options, tokenizer), dtype=torch.float32)
-    model.save_pretrained(directory)
+    with silence():
+        model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 
 

@@ -1,12 +1,13 @@
-"""Key-value caches of constant shape, so that a row's numbers never depend on its neighbours."""
+"""Key-value caches of fixed shapes, so that a row's numbers never depend on its neighbours."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from lightning_plugin_torch._sequence import Sequence
+from lightning_plugin_torch._answer import Answer
 
 
 @dataclass(slots=True, eq=False)
@@ -35,63 +36,68 @@ class Recorder:
 
 
 class Page:
-    """Keys and values of up to `rows` sequences of up to `capacity` tokens.
+    """Keys and values of sequences of up to `capacity` tokens, one row each.
 
-    A decoding step always computes all rows over the whole capacity; what a row does not see is masked.
+    The rows in use come first. A step computes one of a few fixed numbers of rows, each over the whole capacity; what a
+    row does not see is masked.
+
+    Attributes:
+        sequences: Who has which row.
     """
 
-    def __init__(self, *, rows: int, capacity: int) -> None:
+    def __init__(self, *, sizes: Sequence[int], capacity: int) -> None:
         self.capacity = capacity
-        self.sequences: list[Sequence | None] = [None] * rows
-        self.keys: list[torch.Tensor] = []
-        self.values: list[torch.Tensor] = []
-        self._rows_S = torch.arange(rows)
-        self._position_S = torch.zeros(rows, dtype=torch.long)
-        self._capacity_C = torch.arange(capacity)
+        self.sequences: list[Answer] = []
+        self._sizes = sizes
+        self._keys: list[torch.Tensor] = []
+        self._values: list[torch.Tensor] = []
+        self._rows_S = torch.arange(0)
+        self._position_S = torch.zeros(0, dtype=torch.long)
 
     @property
-    def free(self) -> int:
-        """Index of an empty row; -1 if there is none."""
-        return next((row for row, sequence in enumerate(self.sequences) if sequence is None), -1)
+    def full(self) -> bool:
+        """Whether every row is taken."""
+        return len(self.sequences) == self._sizes[-1]
 
-    @property
-    def empty(self) -> bool:
-        """Whether nobody is in it."""
-        return not any(self.sequences)
-
-    def put(self, row: int, sequence: Sequence, keys: list[torch.Tensor], values: list[torch.Tensor]) -> None:
+    def put(self, sequence: Answer, keys: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
         """Gives a row to a sequence with the keys and values it has so far, per layer `[H, T, D]`."""
-        if not self.keys:
-            self.keys = [self._zeros(key) for key in keys]
-            self.values = [self._zeros(value) for value in values]
-            self._rows_S, self._capacity_C = (
-                tensor.to(keys[0].device) for tensor in (self._rows_S, self._capacity_C)
-            )
-        for mine, theirs in zip((*self.keys, *self.values), (*keys, *values), strict=True):
-            length = theirs.shape[1]
-            mine[row, :, :length] = theirs
-        self.sequences[row] = sequence
+        if not self._keys:
+            self._keys = [self._zeros(key) for key in keys]
+            self._values = [self._zeros(value) for value in values]
+        for mine, theirs in zip((*self._keys, *self._values), (*keys, *values), strict=True):
+            mine[len(self.sequences), :, : theirs.shape[1]] = theirs
+        self.sequences.append(sequence)
 
-    def take(self, row: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Keys and values of a row, per layer `[H, C, D]`; the row is free afterwards."""
-        self.sequences[row] = None
-        return [key[row] for key in self.keys], [value[row] for value in self.values]
+    def read(self, sequence: Answer) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Keys and values of a sequence, per layer `[H, C, D]`, valid until the page changes."""
+        row = self.sequences.index(sequence)
+        return [key[row] for key in self._keys], [value[row] for value in self._values]
+
+    def drop(self, sequence: Answer) -> None:
+        """Frees a sequence's row; the last row moves there."""
+        row, last = self.sequences.index(sequence), self.sequences.pop()
+        if last is not sequence:
+            self.sequences[row] = last
+            for tensor in (*self._keys, *self._values):
+                tensor[row] = tensor[len(self.sequences)]
 
     def feed(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Last tokens `[S, 1]`, their positions `[S, 1]`, and what each may see `[S, 1, 1, C]`."""
-        device = self._rows_S.device
-        ids_S = torch.tensor([s.tokens[-1].id if s else 0 for s in self.sequences], device=device)
-        self._position_S = torch.tensor([s.position if s else 0 for s in self.sequences], device=device)
-        visible_S_C = self._capacity_C <= self._position_S[:, None]
+        size = next(size for size in self._sizes if size >= len(self.sequences))
+        idle, device = [0] * (size - len(self.sequences)), self._keys[0].device
+        self._rows_S = torch.arange(size, device=device)
+        self._position_S = torch.tensor([s.position for s in self.sequences] + idle, device=device)
+        ids_S = torch.tensor([s.tokens[-1].id for s in self.sequences] + idle, device=device)
+        visible_S_C = torch.arange(self.capacity, device=device) <= self._position_S[:, None]
         return ids_S[:, None], self._position_S[:, None], visible_S_C[:, None, None, :]
 
     def update(
         self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Writes one layer's new keys and values, `[S, H, 1, D]`, at each row's own position."""
-        self.keys[layer][self._rows_S, :, self._position_S] = key[:, :, 0]
-        self.values[layer][self._rows_S, :, self._position_S] = value[:, :, 0]
-        return self.keys[layer], self.values[layer]
+        self._keys[layer][self._rows_S, :, self._position_S] = key[:, :, 0]
+        self._values[layer][self._rows_S, :, self._position_S] = value[:, :, 0]
+        return self._keys[layer][: len(key)], self._values[layer][: len(value)]
 
     def get_seq_length(self, *_: object) -> int:
         """Positions are given explicitly; nothing is derived from a length."""
@@ -99,4 +105,4 @@ class Page:
 
     def _zeros(self, like: torch.Tensor) -> torch.Tensor:
         heads, _, size = like.shape
-        return like.new_zeros((len(self.sequences), heads, self.capacity, size))
+        return like.new_zeros((self._sizes[-1], heads, self.capacity, size))

@@ -22,7 +22,8 @@ from lightning_plugin_torch._options import TorchOptions, decode_build
 from lightning_plugin_torch._request import Request, read_request
 from lightning_plugin_torch._response import Envelope, completion, read_answer
 from lightning_plugin_torch._sampler import Sampler
-from lightning_plugin_torch._sequence import SamplingParams, Sequence, Token
+from lightning_plugin_torch._answer import Answer, SamplingParams, Token
+from lightning_plugin_torch._sizes import safe_sizes
 from lightning_plugin_torch._stream import stream_chunks
 from lightning_plugin_torch._template import TemplateFormat
 from lightning_plugin_torch._trainer import Trainer
@@ -145,8 +146,8 @@ class TorchEngine:
         threads = self._options.threads or (1 if model.small and model.device.type == "cpu" else 0)
         if threads:
             torch.set_num_threads(threads)
-        batch = self._options.batch or (32 if model.small or model.device.type == "cuda" else 8)
-        sampler = Sampler(model, batch=batch, max_active=self._options.max_active)
+        sizes = safe_sizes(model, largest=self._options.batch)
+        sampler = Sampler(model, sizes=sizes, max_active=self._options.max_active)
         self._worker.steps(sampler)
         return _Loaded(model, sampler, _codec(model), Trainer(model, sampler, self._options, self._directory))
 
@@ -168,7 +169,7 @@ class TorchEngine:
             id=f"chatcmpl-{name}", created=int(self._clock()), model=self.model, request=request, prompt=prompt
         )
 
-    def _sequences(self, envelope: Envelope, loaded: _Loaded) -> list[Sequence]:
+    def _sequences(self, envelope: Envelope, loaded: _Loaded) -> list[Answer]:
         request = envelope.request
         room = loaded.model.context - len(envelope.prompt)
         seed = int(envelope.id[-16:], 16) if request.seed is None else request.seed
@@ -184,11 +185,11 @@ class TorchEngine:
             )
             watch = _watch(loaded.codec, request.stop) if request.stop else None
             sequences.append(
-                Sequence(prompt=envelope.prompt, params=params, end_ids=loaded.codec.end_ids, watch=watch)
+                Answer(prompt=envelope.prompt, params=params, end_ids=loaded.codec.end_ids, watch=watch)
             )
         return sequences
 
-    async def _submit(self, sequences: list[Sequence], loaded: _Loaded) -> None:
+    async def _submit(self, sequences: list[Answer], loaded: _Loaded) -> None:
         """Samples the sequences to their ends; cancelling frees their slots."""
         for sequence in sequences:
             self._worker.submit(lambda sequence=sequence: loaded.sampler.add(sequence))
@@ -222,7 +223,7 @@ def _watch(codec: Codec, stops: tuple[str, ...]) -> Callable[[int], bool]:
 
 
 def _sink(
-    loop: asyncio.AbstractEventLoop, sampled: asyncio.Queue[tuple[int, Token]], sequence: Sequence
+    loop: asyncio.AbstractEventLoop, sampled: asyncio.Queue[tuple[int, Token]], sequence: Answer
 ) -> Callable[[Token], None]:
     def sink(token: Token) -> None:
         try:

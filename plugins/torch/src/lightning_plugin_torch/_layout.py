@@ -11,6 +11,7 @@ import torch
 
 from agentlightning.types import TokenTree
 from lightning_plugin_torch._attention import Block, Layout
+from lightning_plugin_torch._sizes import round_up
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +41,7 @@ class _Segment:
     @property
     def shape(self) -> tuple[int, int]:
         """Queries and keys, rounded up so that similar segments share a block."""
-        return _round(len(self.path) - self.start), _round(len(self.path))
+        return round_up(len(self.path) - self.start, least=16), round_up(len(self.path), least=16)
 
 
 def plan(trees: Sequence[tuple[int, TokenTree, Sequence[int]]], *, limit: int) -> list[list[int]]:
@@ -170,13 +171,3 @@ def _to(block: Block, device: torch.device) -> Block:
         key_R_L=block.key_R_L.to(device),
         visible_R_1_Q_L=block.visible_R_1_Q_L.to(device),
     )
-
-
-def _round(size: int) -> int:
-    """The next number of the form 2^n or 3 * 2^n, at least 16: at most a third is padding."""
-    step = 16
-    while step < size:
-        if step * 3 // 2 >= size:
-            return step * 3 // 2
-        step *= 2
-    return step

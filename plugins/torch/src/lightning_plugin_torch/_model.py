@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from agentlightning.errors import ConfigError, EngineError
 from lightning_plugin_torch._attention import ATTENTION, Layout, register_attention
@@ -51,7 +54,8 @@ class LoadedModel:
     def save(self, directory: Path) -> None:
         """Writes weights, config and tokenizer as a Hugging Face directory."""
         module: Any = self.module
-        module.save_pretrained(directory)
+        with silence():
+            module.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
 
     @property
@@ -118,10 +122,11 @@ def load(path: Path, options: TorchOptions) -> LoadedModel:
         dtype = torch.float32 if options.dtype == "float32" else torch.bfloat16
     register_attention()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        module = AutoModelForCausalLM.from_pretrained(
-            path, local_files_only=True, dtype=dtype, attn_implementation=ATTENTION
-        )
+        with silence():
+            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+            module = AutoModelForCausalLM.from_pretrained(
+                path, local_files_only=True, dtype=dtype, attn_implementation=ATTENTION
+            )
     except (OSError, ValueError, KeyError) as error:
         raise EngineError(f"cannot load the model in {str(path)!r}: {error}") from error
     module.to(device).eval()
@@ -133,6 +138,18 @@ def load(path: Path, options: TorchOptions) -> LoadedModel:
     return LoadedModel(
         module=module, tokenizer=tokenizer, context=options.context or limit, device=device
     )
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Keeps the progress bars of `transformers` off the terminal meanwhile."""
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
 
 
 def _device(name: str) -> torch.device:

@@ -51,8 +51,7 @@ class TorchOptions(msgspec.Struct, frozen=True, kw_only=True):
         device: `cpu`, `cuda`, or `auto`: a GPU if there is one.
         dtype: Type of the weights; `auto` is bfloat16 on a GPU and float32 elsewhere.
         context: Longest sequence in tokens; 0 is the model's own limit.
-        batch: Rows of one decoding step, always computed in full; 0 chooses by model size. Part of what fixes the
-            exact numbers, so a run keeps it.
+        batch: Most rows of one decoding step; 0 chooses by model size. A run keeps it: it may change the last bits.
         max_active: Most sequences sampled at a time; more wait.
         micro_batch_tokens: Most unique tokens in one forward and backward pass of the learner.
         rows: Trains each call as a row of its own instead of as part of its tree.

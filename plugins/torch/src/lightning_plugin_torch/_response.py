@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Items
+from collections.abc import Sequence
 
 import msgspec
 from tokenizers import Tokenizer
@@ -13,7 +13,7 @@ from lightning_plugin_torch._codec import Codec
 from lightning_plugin_torch._format import Delta
 from lightning_plugin_torch._messages import Call, Message
 from lightning_plugin_torch._request import Request
-from lightning_plugin_torch._sequence import Sequence, Token
+from lightning_plugin_torch._answer import Answer, Token
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
         return f"call_{self.id.removeprefix('chatcmpl-')}_{choice}_{call}"
 
 
-def read_answer(envelope: Envelope, sequence: Sequence, codec: Codec) -> tuple[Message, bool]:
+def read_answer(envelope: Envelope, sequence: Answer, codec: Codec) -> tuple[Message, bool]:
     """The message that an answer says, and whether a stop string cut it."""
     reader = codec.reader(envelope.request.stop)
     deltas = [delta for token in sequence.tokens for delta in reader.push(token.id)] + reader.finish()
@@ -52,7 +52,7 @@ def read_answer(envelope: Envelope, sequence: Sequence, codec: Codec) -> tuple[M
 
 
 def completion(
-    envelope: Envelope, answers: Items[tuple[Sequence, Message]], tokenizer: Tokenizer
+    envelope: Envelope, answers: Sequence[tuple[Answer, Message]], tokenizer: Tokenizer
 ) -> ChatCompletion:
     """A whole chat completion."""
     body: ChatCompletion = {
@@ -68,7 +68,7 @@ def completion(
     return body
 
 
-def closing(envelope: Envelope, sequences: Items[Sequence]) -> dict[str, Json]:
+def closing(envelope: Envelope, sequences: Sequence[Answer]) -> dict[str, Json]:
     """Usage and policy version; `policy_versions` only if weights changed while the answer was sampled."""
     produced = sum(len(sequence.tokens) for sequence in sequences)
     versions = sorted({version for sequence in sequences for version in sequence.versions})
@@ -85,7 +85,7 @@ def closing(envelope: Envelope, sequences: Items[Sequence]) -> dict[str, Json]:
     return closing
 
 
-def finish_reason(sequence: Sequence, *, calls: bool) -> str:
+def finish_reason(sequence: Answer, *, calls: bool) -> str:
     """Why the answer ended, in the words of the wire."""
     return "tool_calls" if calls and sequence.finished == "stop" else sequence.finished
 
@@ -106,7 +106,7 @@ def chunk_choice(
     envelope: Envelope,
     index: int,
     delta: dict[str, Json],
-    tokens: Items[Token],
+    tokens: Sequence[Token],
     tokenizer: Tokenizer,
     *,
     finish: str | None = None,
@@ -131,12 +131,12 @@ def delta_body(envelope: Envelope, index: int, delta: Delta) -> dict[str, Json]:
     return {"tool_calls": [call]}
 
 
-def token_logprobs(tokens: Items[Token], tokenizer: Tokenizer) -> Json:
+def token_logprobs(tokens: Sequence[Token], tokenizer: Tokenizer) -> Json:
     """The wire's `logprobs`."""
     return {"content": [_logprob(token, tokenizer) for token in tokens], "refusal": None}
 
 
-def _choice(envelope: Envelope, sequence: Sequence, message: Message, tokenizer: Tokenizer) -> Json:
+def _choice(envelope: Envelope, sequence: Answer, message: Message, tokenizer: Tokenizer) -> Json:
     body: dict[str, Json] = {"role": "assistant", "content": message.content or None, "refusal": None}
     if not message.calls:
         body["content"] = message.content

@@ -1,21 +1,23 @@
-"""Continuous batching: prefills prompts, decodes pages of sequences, lets answers in and out at any step."""
+"""Continuous batching: prefills prompts, decodes pages of answers, lets answers in and out at any step."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from agentlightning.errors import EngineError
+from lightning_plugin_torch._answer import Answer
 from lightning_plugin_torch._cache import Page, Recorder
 from lightning_plugin_torch._choose import choose
 from lightning_plugin_torch._model import LoadedModel
-from lightning_plugin_torch._sequence import Sequence
+from lightning_plugin_torch._sizes import round_up
 
 SMALLEST_PAGE = 64
 PREFILLS_KEPT = 64
-PREFILLS_A_STEP = 32
+ADMITTED_A_STEP = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +36,28 @@ class _Prefill:
 
 
 class Sampler:
-    """Samples any number of sequences at a time; every method runs on the worker's thread.
+    """Samples any number of answers at a time; every method runs on the worker's thread.
 
-    One answer's numbers are fixed by weights, prompt and seed: a prompt is prefilled alone in its exact shape, and
-    steps have constant shapes that depend on the sequence's own length only.
+    An answer's numbers are fixed by weights, prompt and seed: a prompt is prefilled alone in its exact shape, the
+    capacity of its page follows from its own length, and the numbers of rows in a step are such that a row comes out
+    the same in each (`_sizes.safe_sizes`).
+
+    Attributes:
+        version: Policy version of the weights: optimiser steps so far.
     """
 
-    def __init__(self, model: LoadedModel, *, batch: int, max_active: int) -> None:
+    def __init__(self, model: LoadedModel, *, sizes: Sequence[int], max_active: int) -> None:
         self._model = model
-        self._rows = batch
+        self._sizes = sizes
         self._max_active = max_active
-        self._waiting: deque[Sequence] = deque()
+        self._waiting: deque[Answer] = deque()
         self._pages: list[Page] = []
         self._prefills: OrderedDict[tuple[int, ...], _Prefill] = OrderedDict()
-        self._active = 0
         self.version = 0
 
-    def add(self, sequence: Sequence) -> None:
-        """Queues a sequence."""
-        self._waiting.append(sequence)
+    def add(self, answer: Answer) -> None:
+        """Queues an answer."""
+        self._waiting.append(answer)
 
     def weights_changed(self) -> None:
         """Forgets what was computed with other weights, save that of answers under way."""
@@ -67,31 +72,32 @@ class Sampler:
                     self._decode(page)
         except Exception as error:  # noqa: BLE001 - whatever torch raises ends the answers, never the worker
             self._fail(error)
-        return bool(self._active or self._waiting)
+        return bool(self._waiting or self._active)
 
     def cancel_all(self) -> None:
         """Cancels every answer under way."""
-        for sequence in self._everyone():
-            sequence.done.cancel()
+        for answer in self._everyone():
+            answer.done.cancel()
         self._reset()
 
+    @property
+    def _active(self) -> int:
+        return sum(len(page.sequences) for page in self._pages)
+
     def _admit(self) -> None:
-        for _ in range(min(len(self._waiting), self._max_active - self._active, PREFILLS_A_STEP)):
-            sequence = self._waiting[0]
-            if not sequence.done.cancelled():
-                self._begin(sequence)
+        for _ in range(min(len(self._waiting), self._max_active - self._active, ADMITTED_A_STEP)):
+            answer = self._waiting[0]
+            if not answer.done.cancelled():
+                self._begin(answer)
             self._waiting.popleft()
 
-    def _begin(self, sequence: Sequence) -> None:
-        prefill = self._prefill(tuple(sequence.prompt))
-        token = choose(prefill.logits_1_V, [sequence])[0]
-        assert token is not None
-        sequence.accept(token, self.version)
-        if sequence.finished:
-            sequence.settle()
+    def _begin(self, answer: Answer) -> None:
+        prefill = self._prefill(tuple(answer.prompt))
+        answer.accept(choose(prefill.logits_1_V, [answer])[0], self.version)
+        if answer.finished:
+            answer.settle()
         else:
-            self._place(sequence, prefill.keys, prefill.values)
-            self._active += 1
+            self._place(answer, prefill.keys, prefill.values)
 
     def _prefill(self, prompt: tuple[int, ...]) -> _Prefill:
         found = self._prefills.get(prompt)
@@ -105,53 +111,47 @@ class Sampler:
         self._prefills.move_to_end(prompt)
         return found
 
-    def _place(self, sequence: Sequence, keys: list[torch.Tensor], values: list[torch.Tensor]) -> None:
-        capacity = SMALLEST_PAGE
-        while capacity <= sequence.position:
-            capacity *= 2
-        page = next((p for p in self._pages if p.capacity == capacity and p.free >= 0), None)
+    def _place(self, answer: Answer, keys: list[torch.Tensor], values: list[torch.Tensor]) -> None:
+        """Gives it a row in the smallest page that its next token fits into."""
+        capacity = round_up(answer.position + 1, least=SMALLEST_PAGE)
+        page = next((page for page in self._pages if page.capacity == capacity and not page.full), None)
         if page is None:
-            page = Page(rows=self._rows, capacity=capacity)
+            page = Page(sizes=self._sizes, capacity=capacity)
             self._pages.append(page)
-        page.put(page.free, sequence, keys, values)
+        page.put(answer, keys, values)
 
     def _decode(self, page: Page) -> None:
-        self._release(page)
-        if page.empty:
-            self._pages.remove(page)
+        for answer in list(page.sequences):
+            if answer.done.cancelled():
+                page.drop(answer)
+            elif answer.position >= page.capacity:
+                self._place(answer, *page.read(answer))
+                page.drop(answer)
+        if not page.sequences:
+            self._discard(page)
             return
-        for row, token in enumerate(choose(self._model.decode(page), page.sequences)):
-            sequence = page.sequences[row]
-            if sequence is None or token is None:
-                continue
-            sequence.accept(token, self.version)
-            if sequence.finished:
-                page.sequences[row] = None
-                self._active -= 1
-                sequence.settle()
+        answers = list(page.sequences)
+        for answer, token in zip(answers, choose(self._model.decode(page), answers), strict=True):
+            answer.accept(token, self.version)
+            if answer.finished:
+                page.drop(answer)
+                answer.settle()
 
-    def _release(self, page: Page) -> None:
-        """Frees the rows of cancelled answers, and moves those that have outgrown the page."""
-        for row, sequence in enumerate(page.sequences):
-            if sequence is None:
-                continue
-            if sequence.done.cancelled():
-                page.sequences[row] = None
-                self._active -= 1
-            elif sequence.position >= page.capacity:
-                self._place(sequence, *page.take(row))
+    def _discard(self, page: Page) -> None:
+        """Keeps one empty page of each capacity, as the next answers will need it."""
+        if sum(other.capacity == page.capacity for other in self._pages) > 1:
+            self._pages.remove(page)
 
-    def _everyone(self) -> list[Sequence]:
-        return [*self._waiting, *(s for page in self._pages for s in page.sequences if s is not None)]
+    def _everyone(self) -> list[Answer]:
+        return [*self._waiting, *(answer for page in self._pages for answer in page.sequences)]
 
     def _fail(self, error: Exception) -> None:
-        for sequence in self._everyone():
+        for answer in self._everyone():
             failure = EngineError(f"sampling failed: {error!r}; every answer under way was ended")
             failure.__cause__ = error
-            sequence.fail(failure)
+            answer.fail(failure)
         self._reset()
 
     def _reset(self) -> None:
         self._waiting.clear()
         self._pages.clear()
-        self._active = 0

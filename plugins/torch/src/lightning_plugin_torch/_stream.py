@@ -13,13 +13,13 @@ from lightning_plugin_torch._codec import Codec
 from lightning_plugin_torch._format import Delta
 from lightning_plugin_torch._messages import Call, Message
 from lightning_plugin_torch._response import Envelope, chunk, chunk_choice, closing, delta_body, finish_reason
-from lightning_plugin_torch._sequence import Sequence, Token
+from lightning_plugin_torch._answer import Answer, Token
 
 
 class _Choice:
     """One answer of the stream: its reader, its message so far, and tokens that no chunk has carried yet."""
 
-    def __init__(self, envelope: Envelope, sequence: Sequence, codec: Codec) -> None:
+    def __init__(self, envelope: Envelope, sequence: Answer, codec: Codec) -> None:
         self.sequence = sequence
         self.reader = codec.reader(envelope.request.stop)
         self.unsent: list[Token] = []
@@ -40,7 +40,7 @@ class _Choice:
 
 async def stream_chunks(
     envelope: Envelope,
-    sequences: list[Sequence],
+    sequences: list[Answer],
     sampled: asyncio.Queue[tuple[int, Token]],
     finished: asyncio.Future[None],
     codec: Codec,

@@ -53,7 +53,7 @@ class Token:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Sequence:
+class Answer:
     """One answer while it is being sampled; owned by the worker's thread once it is submitted.
 
     Attributes:
@@ -73,7 +73,7 @@ class Sequence:
     end_ids: frozenset[int]
     watch: Callable[[int], bool] | None = None
     sink: Callable[[Token], None] | None = None
-    done: Future[Sequence] = field(default_factory=Future)
+    done: Future[Answer] = field(default_factory=Future)
     tokens: list[Token] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
     finished: str = ""

@@ -1,0 +1,120 @@
+"""Loads what a recipe names: algorithms, graders, observers, stages, adapters, stores and resource kinds."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import cast
+
+from agentlightning._recipe import Recipe
+from agentlightning.agents import Adapter
+from agentlightning.algorithm import Algorithm, AlgorithmFactory
+from agentlightning.capture import install_tracing
+from agentlightning.compose import SequenceAlgorithm
+from agentlightning.errors import ConfigError
+from agentlightning.observer import Observer
+from agentlightning.pipeline import Pipeline, StageFactory
+from agentlightning.plugins import Plugins
+from agentlightning.runner import Grader
+from agentlightning.specs import AlgorithmSpec, GraderSpec, ObserverSpec, StageSpec, StoreSpec
+from agentlightning.store import Store
+from agentlightning.targets import load_target
+from agentlightning.types import BUILTIN_KINDS, Json, Resource
+
+
+def build_algorithm(recipe: Recipe, plugins: Plugins) -> Algorithm:
+    built: list[Algorithm] = []
+    for name, params in recipe.algorithm:
+        spec = plugins.find(AlgorithmSpec, name)
+        if spec.needs_learner and recipe.engine is None:
+            raise ConfigError(
+                f"algorithm {name!r} trains a model's weights, and no engine serves one here; "
+                "add engine='torch' (--engine torch) with its model"
+            )
+        factory = cast("AlgorithmFactory", plugins.load(spec))
+        built.append(factory(params))
+    if not built:
+        raise ConfigError("no algorithm was given; name one, such as algorithm='lightningrl'")
+    return built[0] if len(built) == 1 else SequenceAlgorithm(built)
+
+
+def build_grader(grader: Grader | str, plugins: Plugins) -> Grader:
+    if not isinstance(grader, str):
+        return grader
+    return cast(
+        "Grader", load_target(grader) if ":" in grader else plugins.load(plugins.find(GraderSpec, grader))
+    )
+
+
+def build_observer(observer: Observer | str, plugins: Plugins) -> Observer:
+    if not isinstance(observer, str):
+        return observer
+    found = load_target(observer) if ":" in observer else plugins.load(plugins.find(ObserverSpec, observer))
+    return cast("Observer", found() if isinstance(found, type) else found)
+
+
+def build_pipeline(recipe: Recipe, plugins: Plugins, algorithm: str) -> Pipeline:
+    params: dict[str, Mapping[str, Json]] = {name: {} for name in recipe.stages or ()}
+    params |= recipe.stage_params
+    if recipe.agents:
+        params["transitions"] = {"agents": list(recipe.agents), **params.get("transitions", {})}
+
+    def load(spec: StageSpec) -> StageFactory:
+        return cast("StageFactory", plugins.load(spec))
+
+    pipeline = Pipeline.build(plugins.stages().values(), load=load, params=params)
+    if recipe.stages is not None:
+        for name in set(pipeline.names) - set(recipe.stages):
+            pipeline = pipeline.without(name)
+        pipeline = pipeline.reordered(recipe.stages)
+    return plugins.configure_pipeline(pipeline, algorithm)
+
+
+def store_schemes(plugins: Plugins) -> dict[str, Callable[[str], Store]]:
+    """Store factories by URL scheme, each loaded when it is used."""
+
+    def opener(spec: StoreSpec) -> Callable[[str], Store]:
+        def opened(url: str) -> Store:
+            return cast("Callable[[str], Store]", plugins.load(spec))(url)
+
+        return opened
+
+    return {name: opener(spec) for name, spec in plugins.stores().items()}
+
+
+def instrument(plugins: Plugins, stack: AsyncExitStack) -> list[Adapter]:
+    """Starts capture for every installed framework that an adapter exists for."""
+    provider = install_tracing()
+    adapters: list[Adapter] = []
+    for spec in plugins.adapters().values():
+        if spec.module and importlib.util.find_spec(spec.module) is None:
+            continue
+        adapter = cast("type[Adapter]", plugins.load(spec))()
+        adapter.instrument(provider)
+        stack.callback(adapter.uninstrument)
+        adapters.append(adapter)
+    return adapters
+
+
+class ResourceLoader:
+    """Loads pinned resource sets, each once: they are immutable."""
+
+    def __init__(self, store: Store, plugins: Plugins) -> None:
+        self._store = store
+        self._kinds = BUILTIN_KINDS | {
+            spec.name: cast("type[Resource]", plugins.load(spec)) for spec in plugins.resources().values()
+        }
+        self._loaded: dict[str, Mapping[str, Resource]] = {}
+
+    async def __call__(self, set_id: str | None) -> Mapping[str, Resource]:
+        if set_id is None:
+            return {}
+        if set_id not in self._loaded:
+            found = await self._store.resources.get(set_id)
+            self._loaded[set_id] = {
+                name: record.load(self._kinds)
+                for name, record in found.resources.items()
+                if record.kind in self._kinds
+            }
+        return self._loaded[set_id]

@@ -1,0 +1,44 @@
+"""Jobs: operations on their way to a thread and back to the event loop that waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable
+
+from agentlightning.store._unit import Operation
+
+
+class Job:
+    """An operation, and in the end its result or its error."""
+
+    __slots__ = ("error", "future", "operation", "result")
+
+    def __init__(self, operation: Operation[object], future: asyncio.Future[object]) -> None:
+        self.operation = operation
+        self.future = future
+        self.result: object = None
+        self.error: Exception | None = None
+
+
+def deliver(jobs: Iterable[Job]) -> None:
+    """Hands outcomes to those who wait, with one wake-up per event loop; from any thread."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = defaultdict(list)
+    for job in jobs:
+        by_loop[job.future.get_loop()].append(job)
+    for loop, of_loop in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, of_loop)
+        except RuntimeError:  # a loop that has been closed has nobody left who waits
+            if not loop.is_closed():
+                raise
+
+
+def _resolve(jobs: list[Job]) -> None:
+    for job in jobs:
+        if job.future.done():  # cancelled meanwhile
+            continue
+        if job.error is None:
+            job.future.set_result(job.result)
+        else:
+            job.future.set_exception(job.error)

@@ -1,0 +1,120 @@
+"""The executor of the SQLite backend: a writer and a reader thread over one file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from agentlightning.errors import StoreUnavailable
+from agentlightning.store._jobs import Job
+from agentlightning.store._notifier import Notifier
+from agentlightning.store._sqlite_file import Durability, open_reader, open_writer
+from agentlightning.store._sqlite_reader import Overdue, Reader
+from agentlightning.store._sqlite_writer import Writer
+from agentlightning.store._unit import Operation, Result
+
+
+class SqliteExecutor:
+    """Hands writes to the writer's thread and reads to the reader's."""
+
+    def __init__(
+        self,
+        path: Path,
+        notifier: Notifier,
+        *,
+        durability: Durability,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._path = path
+        self._notifier = notifier
+        self._durability = durability
+        self._clock = clock
+        self._new_id = new_id
+        self._lock = threading.Lock()
+        self._users = 0
+        self._process = os.getpid()
+        self._writer: Writer | None = None
+        self._reader: Reader | None = None
+        self._threads: tuple[threading.Thread, ...] = ()
+
+    def start(self) -> None:
+        """Opens the file; called again, counts users."""
+        self._check_process()
+        with self._lock:
+            if not self._users:
+                self._open()
+            self._users += 1
+
+    def stop(self) -> None:
+        """Closes the file with its last user, when what is queued is done."""
+        self._check_process()
+        with self._lock:
+            self._users -= 1
+            if self._users or self._reader is None or self._writer is None:
+                return
+            # the reader first: the last connection that closes a file folds its log into it
+            for jobs, thread in zip((self._reader.jobs, self._writer.jobs), self._threads, strict=True):
+                jobs.put(None)
+                thread.join()
+            self._reader = self._writer = None
+
+    async def write(self, operation: Operation[Result]) -> Result:
+        """Runs an operation after a sweep, and commits both."""
+        self._check_process()
+        if self._writer is None:
+            raise self._closed()
+        return await _submit(self._writer.jobs, operation)
+
+    async def read(self, operation: Operation[Result]) -> Result:
+        """Runs an operation that changes nothing, on a state in which nothing is overdue."""
+        self._check_process()
+        while True:
+            if self._reader is None:
+                raise self._closed()
+            try:
+                return await _submit(self._reader.jobs, operation)
+            except Overdue:
+                await self.write(lambda unit: unit.swept)
+
+    def _open(self) -> None:
+        connection = open_writer(self._path, durability=self._durability)
+        try:
+            reading = open_reader(self._path)
+        except StoreUnavailable:
+            connection.close()
+            raise
+        self._writer = Writer(
+            connection, self._notifier, path=self._path, clock=self._clock, new_id=self._new_id
+        )
+        self._reader = Reader(reading, path=self._path, clock=self._clock, new_id=self._new_id)
+        self._threads = tuple(
+            threading.Thread(target=worker.run, name=f"agl-store-{name}", daemon=True)
+            for name, worker in (("reader", self._reader), ("writer", self._writer))
+        )
+        for thread in self._threads:
+            thread.start()
+
+    def _check_process(self) -> None:
+        # SQLite keeps its locks per process: in a forked child it would believe to hold those of its parent
+        if os.getpid() != self._process:
+            raise StoreUnavailable(
+                f"store {str(self._path)!r} was opened before this process was forked, which SQLite cannot bear;"
+                " start processes with 'spawn', and open the store in each"
+            )
+
+    def _closed(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"store {str(self._path)!r} is not open; use `async with` around what needs it"
+        )
+
+
+async def _submit(jobs: queue.SimpleQueue[Job | None], operation: Operation[Result]) -> Result:
+    future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    jobs.put(Job(operation, future))
+    return cast("Result", await future)

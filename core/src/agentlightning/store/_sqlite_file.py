@@ -1,0 +1,93 @@
+"""Opening a SQLite file: folder, pragmas, schema."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from agentlightning.errors import StoreUnavailable
+from agentlightning.store._sqlite_errors import primary_code, unavailable
+from agentlightning.store._sqlite_schema import migrate
+
+Durability: TypeAlias = Literal["normal", "full"]
+
+_PATIENCE_S: Final = 15.0  # how long another process may hold the write lock
+_NAP_S: Final = (0.0005, 0.004)  # between tries; drawn, so that processes take turns
+_PAGE_BYTES: Final = 8192  # two LLM spans fit into a page
+_CHECKPOINT_PAGES: Final = 2000
+
+
+def open_writer(path: Path, *, durability: Durability) -> sqlite3.Connection:
+    """Opens or creates a file for writing, with its schema up to date.
+
+    Raises:
+        StoreUnavailable: It cannot be opened, is not ours, or is newer than this version.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"the folder of store file {str(path)!r} cannot be made ({error}); name a writable place"
+        ) from error
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = _connect(path)
+        connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # new files only
+        patiently(connection, "PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {durability}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        patiently(connection, "BEGIN IMMEDIATE")
+        migrate(connection, path=str(path))
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        _close(connection)
+        raise unavailable(error, path=str(path)) from error
+    except StoreUnavailable:
+        _close(connection)
+        raise
+    return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Opens a file that the writer has opened, for reading.
+
+    Raises:
+        StoreUnavailable: It cannot be opened.
+    """
+    try:
+        connection = _connect(path, timeout_s=_PATIENCE_S)
+        connection.execute("PRAGMA query_only = ON")
+    except sqlite3.Error as error:
+        raise unavailable(error, path=str(path)) from error
+    return connection
+
+
+def patiently(connection: sqlite3.Connection, statement: str) -> None:
+    """Executes a statement that needs the write lock, taking turns with other processes.
+
+    SQLite's own waiting backs off to 100 ms, which starves whoever has waited longest.
+    """
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            connection.execute(statement)
+        except sqlite3.OperationalError as error:
+            if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+        else:
+            return
+        time.sleep(random.uniform(*_NAP_S))
+
+
+def _connect(path: Path, *, timeout_s: float = 0.0) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path, timeout=timeout_s, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+
+
+def _close(connection: sqlite3.Connection | None) -> None:
+    if connection is not None:
+        connection.close()

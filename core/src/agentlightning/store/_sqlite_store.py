@@ -1,0 +1,37 @@
+"""`sqlite:///FILE`: the store on disk, the default."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+from agentlightning.store._backed import BackedStore
+from agentlightning.store._notifier import Notifier
+from agentlightning.store._sqlite_executor import SqliteExecutor
+from agentlightning.store._sqlite_file import Durability
+
+DURABILITIES: tuple[Durability, ...] = get_args(Durability)
+
+
+class SqliteStore(BackedStore):
+    """A store in one file, which any number of processes may open.
+
+    What was acknowledged survives the death of any process; with durability `full` also a loss of power.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        durability: Durability = "normal",
+        clock: Callable[[], float] = time.time,
+        new_id: Callable[[], str] = lambda: secrets.token_hex(8),
+    ) -> None:
+        place = path.absolute()
+        notifier = Notifier()
+        executor = SqliteExecutor(place, notifier, durability=durability, clock=clock, new_id=new_id)
+        query = "" if durability == "normal" else f"?durability={durability}"
+        super().__init__(f"sqlite:///{place}{query}", executor=executor, notifier=notifier)

@@ -1,0 +1,316 @@
+"""`agl` from the first training to the last look at it, with a real store and a real algorithm of a plugin."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from core.tests.cli.conftest import Done
+    from core.tests.conftest import Site
+
+    Agl = Callable[..., Done]
+
+ALGORITHM = """
+from agentlightning.plugins import hookimpl
+from agentlightning.specs import AlgorithmSpec
+
+@hookimpl
+def agl_register_algorithms():
+    return [AlgorithmSpec(name="look", target="dist_look_hooks:Look", summary="looks at rollouts")]
+
+class Look:
+    name = "look"
+
+    def __init__(self, params):
+        self.steps = params.get("steps", 2)
+
+    async def fit(self, context):
+        await context.evaluate(label="before")
+        for step in range(int(context.state.get("step", 0)), self.steps):
+            rollouts = await context.rollouts(context.train, samples=2, step=step)
+            await context.log({"reward": 0.5 + step / 10}, step=step)
+            await context.checkpoint(step + 1, {"step": step + 1})
+        await context.evaluate(label="after")
+"""
+AGENT = """
+import agentlightning as agl
+
+def solve(task):
+    agl.emit_message(f"thinking about {task['x']}")
+    agl.emit_reward(0.25, reason="because")
+    if task["x"] == 13:
+        raise RuntimeError("unlucky")
+    return float(task["x"] > 1)
+
+async def wait(task):
+    import asyncio
+    print("started", flush=True)
+    await asyncio.sleep(60)
+"""
+
+
+@pytest.fixture
+def project(folder: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an agent, tasks, and an installed algorithm."""
+    site.install("look", ALGORITHM)
+    monkeypatch.setenv("AGL_PLUGINS", "look")
+    (folder / "agent.py").write_text(AGENT)
+    (folder / "train.jsonl").write_text('{"x": 1}\n{"x": 2}\n')
+    (folder / "val.jsonl").write_text('{"x": 1}\n{"x": 2}\n{"x": 3}\n{"x": 4}\n')
+    return folder
+
+
+TRAIN = ("train", "agent.py:solve", "--algorithm", "look", "--train", "train.jsonl", "--val", "val.jsonl")
+
+
+def test_training_leaves_a_run_and_rollouts_to_look_at(agl: Agl, project: Path) -> None:
+    done = agl(*TRAIN, "--seed", "5", "--json")
+    assert done.code == 0, done.err
+    result = done.json
+    assert result["status"] == "succeeded"
+    assert result["summary"]["after"]["mean"] == 0.75
+    assert "run " in done.err
+
+    (run,) = agl("runs", "--json").json
+    assert (run["id"], run["seed"], run["status"]) == (result["run_id"], 5, "succeeded")
+    listed = agl("runs", "list").out
+    assert "before 0.75 → after 0.75" in listed
+    shown = agl("runs", "show", run["id"][:8]).out
+    assert "0.750 [" in shown
+    assert "reward" in shown
+    detail = agl("runs", "show", "--json").json
+    assert [point["value"] for point in detail["metrics"] if point["name"] == "reward"] == [0.5, 0.6]
+
+    rollouts = agl("rollouts", "list", "--run", run["id"], "--mode", "train", "--limit", "50", "--json").json
+    assert len(rollouts) == 8
+    assert agl("rollouts", "list", "--status", "failed").out == "no rollouts here\n"
+    assert "succeeded" in agl("rollouts").out
+    first = rollouts[0]["rollout"]["id"]
+    tree = agl("rollouts", "show", first).out
+    assert "thinking about" in tree
+    assert "reward 0.25  by agent  because" in tree
+    spans = agl("rollouts", "show", first, "--json").json["spans"]
+    assert [span["sequence"] for span in spans] == list(range(1, len(spans) + 1))
+
+
+def test_evaluation_shows_the_interval_and_where_to_look(agl: Agl, project: Path) -> None:
+    done = agl("eval", "agent.py:solve", "--data", "val.jsonl", "--quiet")
+    assert done.code == 0, done.err
+    assert "mean 0.750  [" in done.out
+    assert "on 4 of 4 tasks" in done.out
+    assert done.err == ""
+
+
+def test_tasks_without_an_outcome_make_an_evaluation_partial(agl: Agl, project: Path) -> None:
+    (project / "val.jsonl").write_text('{"x": 13}\n{"x": 2}\n')
+    done = agl("eval", "agent.py:solve", "--data", "val.jsonl")
+    assert done.code == 3
+    assert "no outcome: agent_error 1" in done.out
+    (project / "val.jsonl").write_text('{"x": 13}\n')
+    assert agl("eval", "agent.py:solve", "--data", "val.jsonl", "--json").code == 1
+
+
+def test_one_rollout_is_shown_as_a_tree(agl: Agl, project: Path) -> None:
+    done = agl("run", "agent.py:solve", '{"x": 2}')
+    assert done.code == 0, done.err
+    assert "thinking about 2" in done.out
+    assert "output: 1.0" in done.out
+    done = agl("run", "agent.py:solve", '{"x": 13}', "--json")
+    assert done.code == 1
+    assert done.json["rollout"]["failure"]["message"] == "RuntimeError: unlucky"
+
+
+def test_settings_come_from_the_file_and_the_target_too(agl: Agl, project: Path) -> None:
+    (project / "agl.toml").write_text(
+        'target = "agent.py:solve"\nalgorithm = "look"\ntrain = "train.jsonl"\nval = "val.jsonl"\n'
+        'store = "sqlite:///elsewhere.db"\n[algorithms.look]\nsteps = 1\n'
+    )
+    result = agl("train", "--json").json
+    assert result["store"].endswith("elsewhere.db")
+    assert agl("runs", "--json").json[0]["checkpoint"]["step"] == 1
+
+
+def test_a_budget_that_runs_out_is_a_partial_run(agl: Agl, project: Path) -> None:
+    done = agl(*TRAIN, "--budget-rollouts", "5", "--quiet")
+    assert done.code == 3
+    assert "the budget allows 5" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["runs", "show", "nope"], 1, "nope"),
+        (["runs", "resume", "train-"], 2, "is succeeded; only interrupted and stopped runs can be resumed"),
+        (["runs", "stop", "train-"], 2, "is succeeded; only a running run can be stopped"),
+        (["rollouts", "show", "nope"], 1, "there is no rollout 'nope'"),
+        (["rollouts", "show", "--attempt", "9"], 1, "there is no attempt 9"),
+        (["train", "agent.py:missing", "--train", "train.jsonl", "--algorithm", "look"], 2, "has no 'missing'"),
+        (["train", "agent.py:solve", "--train", "train.jsonl", "--algorithm", "loook"], 2, "did you mean 'look'"),
+        (["train", "agent.py:solve", "--train", "train.jsonl", "--engine", "vllm", "--algorithm", "look"], 2,
+         "pip install lightning-plugin-vllm"),
+        (["train", "agent.py:solve", "--train", "train.jsonl", "--observer", "progres", "--algorithm", "look"], 2,
+         "did you mean 'progress'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_said_in_one_line(
+    agl: Agl, project: Path, arguments: list[str], code: int, message: str
+) -> None:
+    assert agl(*TRAIN, "--set", "algorithms.look.steps=0", "--quiet").code == 0
+    done = agl(*arguments)
+    assert (done.code, len(done.err.splitlines())) == (code, 1), done.err
+    assert message in done.err
+
+
+@pytest.fixture
+def start(project: Path, site: Site) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `agl` in a process of its own, ended afterwards whatever happens."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: str) -> subprocess.Popen[str]:
+        code = "import sys; from agentlightning.cli import main; sys.exit(main())"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            cwd=project,
+            env={**os.environ, "PYTHONPATH": str(site.path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_until_started(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n", process.communicate()
+
+
+WAIT = (
+    "train",
+    "agent.py:wait",
+    "--algorithm",
+    "look",
+    "--train",
+    "train.jsonl",
+    "--val",
+    "val.jsonl",
+    "--json",
+)
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_resume(
+    agl: Agl, project: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = start(*WAIT)
+    wait_until_started(process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    error = json.loads(out.splitlines()[-1])["error"]
+    (run,) = agl("runs", "--json").json
+    assert f"agl runs resume {run['id']}" in error["message"]
+    assert run["status"] == "stopped"
+    assert "Traceback" not in err
+
+    (project / "agent.py").write_text(AGENT.replace("await asyncio.sleep(60)", "return 1.0"))
+    done = agl("runs", "resume", run["id"], "--json")
+    assert done.code == 0, done.err
+    assert done.json["summary"]["after"]["mean"] == 1.0
+
+
+def test_a_running_run_is_stopped_from_outside(
+    agl: Agl, project: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = start(*WAIT)
+    wait_until_started(process)
+    (run,) = agl("runs", "--json").json
+    assert agl("runs", "stop", run["id"]).code == 0
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert agl("runs", "--json").json[0]["status"] == "stopped"
+
+
+def test_a_healthy_installation_is_in_order(agl: Agl, project: Path) -> None:
+    done = agl("doctor", "--json")
+    assert done.code == 0, done.out
+    checks = {check["name"]: check for check in done.json["checks"]}
+    assert checks["loopback"]["health"] == "ok"
+    assert "is writable" in checks["store folder"]["found"]
+    assert not list(project.glob("*.db"))
+    agl("eval", "agent.py:solve", "--data", "val.jsonl", "--quiet")
+    checks = {check["name"]: check for check in agl("doctor", "--json").json["checks"]}
+    assert checks["store"]["health"] == "ok"
+    assert "none of them incomplete" in checks["capture"]["found"]
+    assert "loopback" in agl("doctor").out
+
+
+def test_the_doctor_names_what_is_broken_and_the_remedy(
+    agl: Agl, project: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setenv("AGL_GATEWAY__PORT", str(taken.getsockname()[1]))
+        done = agl("doctor", "--store", "sqlite:///missing/folder/x.db")
+    assert done.code == 1
+    assert "loopback: choose another port with gateway.port" in done.out
+    assert "store folder: make the folder and give this user write permission" in done.out
+    monkeypatch.setenv("AGL_SEDE", "1")
+    assert "did you mean 'seed'" in agl("doctor").out
+
+
+def test_the_doctor_finds_a_store_that_is_none(agl: Agl, project: Path) -> None:
+    (project / "agl.db").write_text("this is no database, however long one looks at it" * 100)
+    done = agl("doctor", "--json")
+    assert done.code == 1
+    assert [check["health"] for check in done.json["checks"] if check["name"] == "store"] == ["broken"]
+
+
+def test_the_demo_shows_before_and_after(agl: Agl, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agentlightning import demo
+    from agentlightning.config import load_config
+    from agentlightning.demo import DemoReport, Score
+    from agentlightning.jobs import train_from_config
+
+    def small(*, seed: int, directory: str, port: int, observers: list[str]) -> tuple[DemoReport, object]:
+        flags = {
+            "target": "agent.py:solve",
+            "algorithm": ["look"],
+            "train": "train.jsonl",
+            "val": "val.jsonl",
+        }
+        result = train_from_config(load_config(flags=flags | {"seed": seed}).config, observers=observers)
+        score = Score(mean=0.25, low=0.2, high=0.3, n=4)
+        report = DemoReport(
+            before=score, after=score, rollouts=8, updates=2, tokens=1_234, seconds=61.0,
+            run_id=result.run_id, store=result.store,
+        )  # fmt: skip
+        return report, result
+
+    monkeypatch.setattr(demo, "run_demo", small)
+    out = agl("demo", "--seed", "3").out
+    for part in (
+        "before training",
+        "after training",
+        "0.250",
+        "0.200 to 0.300",
+        "1,234 tokens",
+        "agl runs show",
+    ):
+        assert part in out
+    assert agl("demo", "--json", "--quiet").json["before"] == {"mean": 0.25, "low": 0.2, "high": 0.3, "n": 4}
