@@ -14,13 +14,13 @@ from agentlightning.capture import install_tracing
 from agentlightning.compose import SequenceAlgorithm
 from agentlightning.errors import ConfigError
 from agentlightning.observer import Observer
-from agentlightning.pipeline import Pipeline, StageFactory
+from agentlightning.pipeline import Pipeline
 from agentlightning.plugins import Plugins
 from agentlightning.runner import Grader
-from agentlightning.specs import AlgorithmSpec, GraderSpec, ObserverSpec, StageSpec, StoreSpec
+from agentlightning.specs import AlgorithmSpec, GraderSpec, ObserverSpec, StoreSpec
 from agentlightning.store import Store
 from agentlightning.targets import load_target
-from agentlightning.types import BUILTIN_KINDS, Json, Resource
+from agentlightning.types import BUILTIN_KINDS, Resource
 
 
 def build_algorithm(recipe: Recipe, plugins: Plugins) -> Algorithm:
@@ -55,19 +55,18 @@ def build_observer(observer: Observer | str, plugins: Plugins) -> Observer:
 
 
 def build_pipeline(recipe: Recipe, plugins: Plugins, algorithm: str) -> Pipeline:
-    params: dict[str, Mapping[str, Json]] = {name: {} for name in recipe.stages or ()}
-    params |= recipe.stage_params
-    if recipe.agents:
-        params["transitions"] = {"agents": list(recipe.agents), **params.get("transitions", {})}
-
-    def load(spec: StageSpec) -> StageFactory:
-        return cast("StageFactory", plugins.load(spec))
-
-    pipeline = Pipeline.build(plugins.stages().values(), load=load, params=params)
-    if recipe.stages is not None:
-        for name in set(pipeline.names) - set(recipe.stages):
-            pipeline = pipeline.without(name)
-        pipeline = pipeline.reordered(recipe.stages)
+    specs = plugins.stages()
+    defaults = sorted((spec.order, name) for name, spec in specs.items() if spec.default)
+    names = [name for _, name in defaults] if recipe.stages is None else list(recipe.stages)
+    for name in recipe.stage_params:
+        if name not in names:
+            raise ConfigError(f"stage {name!r} has parameters but is not in the pipeline; it has {', '.join(names)}")
+    pipeline = Pipeline.from_specs(
+        specs,
+        load=plugins.load,
+        chosen=[(name, recipe.stage_params.get(name, {})) for name in names],
+        agents=recipe.agents,
+    )
     return plugins.configure_pipeline(pipeline, algorithm)
 
 

@@ -14,7 +14,7 @@ from agentlightning.store._unit import Unit
 
 
 class Overdue(Exception):
-    """A signal between two threads, never seen by callers: the snapshot has attempts that are overdue: sweep, then read again."""
+    """A signal between two threads, never seen by callers: sweep, then read again."""
 
 
 class Reader:

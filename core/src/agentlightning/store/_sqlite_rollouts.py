@@ -73,7 +73,7 @@ class SqliteRollouts:
                 values.append(str(value))
         for column, members in (("id", query.ids), ("status", query.statuses)):
             if members is not None:
-                where.append(column + " IN (SELECT value FROM json_each(?))")
+                where.append(f"{column} IN (SELECT value FROM json_each(?))")  # noqa: S608 - a constant
                 values.append(json_list(members))
         if cursor is not None:
             where.append("number < ?" if query.newest_first else "number > ?")
