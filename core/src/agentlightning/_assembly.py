@@ -18,7 +18,6 @@ from typing import cast
 from agentlightning._execution import Execution
 from agentlightning._loading import (
     ResourceLoader,
-    build_algorithm,
     build_grader,
     build_observer,
     build_pipeline,
@@ -27,7 +26,6 @@ from agentlightning._loading import (
 )
 from agentlightning._recipe import Recipe, environment, read_jsonl, write_tasks
 from agentlightning._session import Session
-from agentlightning.algorithm import Algorithm
 from agentlightning.budget import BudgetMeter
 from agentlightning.capture import Exporter
 from agentlightning.engine import Backend, BackendFactory
@@ -79,7 +77,7 @@ async def open_session(
     stop: asyncio.Event,
     resume: str | None = None,
     weights_of: str | None = None,
-) -> AsyncIterator[tuple[Session, Algorithm]]:
+) -> AsyncIterator[Session]:
     """Everything a run needs, started; on the way out all of it is stopped and the run's status is settled.
 
     Args:
@@ -88,13 +86,13 @@ async def open_session(
         weights_of: Id of a run whose newest checkpoint is loaded into the learner.
     """
     recipe, plugins = parts.recipe, parts.plugins
-    algorithm = build_algorithm(recipe, plugins)
+    algorithm = "+".join(name for name, _ in recipe.algorithm)
     graders = [build_grader(one, plugins) for one in parts.graders]
     observers = Observers([build_observer(one, plugins) for one in parts.observers])
     agent = load_target(parts.agent) if isinstance(parts.agent, str) else parts.agent
     async with AsyncExitStack() as stack:
         store = await _store(parts, stack)
-        run = await _claim(store, recipe, kind=kind, name=algorithm.name, resume=resume)
+        run = await _claim(store, recipe, kind=kind, name=algorithm, resume=resume)
         directory = _directory(parts, store) / run.id
         session = Session(
             run=run,
@@ -105,7 +103,7 @@ async def open_session(
             engine=None,
             learner=None,
             gateway=None,
-            pipeline=build_pipeline(recipe, plugins, algorithm.name),
+            pipeline=build_pipeline(recipe, plugins, algorithm),
             observers=observers,
             meter=BudgetMeter(recipe.budget),
             rollout_config=RolloutConfig(timeout_s=recipe.timeout_s, max_attempts=recipe.max_attempts),
@@ -121,7 +119,7 @@ async def open_session(
         await _load_checkpoint(session, resume=resume, weights_of=weights_of)
         await _start_runner(session, parts, agent, graders, stack)
         observers.notify(RunStarted(run=session.run, resumed=resume is not None))
-        yield session, algorithm
+        yield session
 
 
 async def _store(parts: Parts, stack: AsyncExitStack) -> Store:

@@ -102,9 +102,10 @@ class Progress:
         self._metrics |= event.metrics
         self._curve.append(event.metrics["reward"]) if "reward" in event.metrics else None
         now = self._clock()
-        if not self._live and now - self._last_line >= _LINE_EVERY_S:
+        text = self._metrics_text()
+        if text and not self._live and now - self._last_line >= _LINE_EVERY_S:
             self._last_line = now
-            self._say(f"step {event.step}: {self._metrics_text()}  ({self._speed():.1f} rollouts/s)")
+            self._say(f"step {event.step}: {text}  ({self._speed():.1f} rollouts/s)")
 
     def _say(self, line: str) -> None:
         """A plain line, where there is no live view."""
@@ -116,7 +117,7 @@ class Progress:
 
     def _metrics_text(self) -> str:
         shown = [name for name in self._metrics if not name.startswith("eval/")][:_SHOWN]
-        return "  ".join(f"{name} {self._metrics[name]:.4g}" for name in shown) or "n/a"
+        return "  ".join(f"{name} {self._metrics[name]:.4g}" for name in shown)
 
     def _view(self) -> Group:
         """What the terminal shows now."""
@@ -127,7 +128,7 @@ class Progress:
         table.add_row("phase", Text(f"{self._phase}{self._share()}", style="bold"))
         table.add_row("reward", self._band())
         table.add_row("rollouts", f"{self._finished} ({self._failed} failed)  {self._speed():.1f}/s")
-        table.add_row(f"step {self._step}", self._metrics_text())
+        table.add_row(f"step {self._step}", self._metrics_text() or "n/a")
         for line in self._evaluations[-4:]:
             table.add_row("held out", Text(line, style="cyan"))
         table.add_row("time", f"{elapsed}{self._eta()}")

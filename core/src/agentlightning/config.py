@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from agentlightning._layers import SWITCHES, EffectiveConfig, Setting, load_config
-from agentlightning._run_config import (
-    DEFAULT_STORE,
-    GatewaySection,
-    PipelineSection,
-    RunConfig,
-    SamplingSection,
-)
-from agentlightning._tasks import read_tasks
 from agentlightning.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agentlightning._layers import SWITCHES, EffectiveConfig, Setting, load_config
+    from agentlightning._run_config import (
+        DEFAULT_STORE,
+        GatewaySection,
+        PipelineSection,
+        RunConfig,
+        SamplingSection,
+    )
+    from agentlightning._tasks import read_tasks
 
 __all__ = [
     "DEFAULT_STORE",
@@ -32,6 +35,20 @@ __all__ = [
     "load_config",
     "read_tasks",
 ]
+
+_HOMES = {
+    "DEFAULT_STORE": "_run_config",
+    "SWITCHES": "_layers",
+    "EffectiveConfig": "_layers",
+    "GatewaySection": "_run_config",
+    "PipelineSection": "_run_config",
+    "RunConfig": "_run_config",
+    "SamplingSection": "_run_config",
+    "Setting": "_layers",
+    "load_config": "_layers",
+    "read_tasks": "_tasks",
+}
+"""Loaded on first use: plugins want `decode_params` alone, and a run's configuration knows of everything."""
 
 Section = TypeVar("Section", bound=msgspec.Struct)
 
@@ -57,3 +74,10 @@ def decode_params(params: Mapping[str, object], section: type[Section], *, where
         return msgspec.convert(dict(params), type=section)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'agentlightning.config' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"agentlightning.{home}"), name)

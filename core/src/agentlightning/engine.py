@@ -149,8 +149,15 @@ class Learner(Protocol):
 class Backend(Protocol):
     """What an engine plugin builds: something that serves, and maybe something that trains what it serves."""
 
-    engine: InferenceEngine
-    learner: Learner | None
+    @property
+    def engine(self) -> InferenceEngine:
+        """What serves."""
+        ...
+
+    @property
+    def learner(self) -> Learner | None:
+        """What trains it; None for an engine that only serves."""
+        ...
 
 
 class BackendFactory(Protocol):

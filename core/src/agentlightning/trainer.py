@@ -12,6 +12,7 @@ from typing import Self, TypeVar
 import msgspec
 
 from agentlightning._assembly import Parts, open_session
+from agentlightning._loading import build_algorithm
 from agentlightning._recipe import Recipe
 from agentlightning._session import Session
 from agentlightning.algorithm import EvaluationReport
@@ -207,10 +208,8 @@ class Trainer:
         return await self._evaluate(asyncio.Event(), tasks, run)
 
     async def _fit(self, stop: asyncio.Event, resume: str | None) -> TrainingResult:
-        async with open_session(self._parts, kind=RunKind.TRAIN, stop=stop, resume=resume) as (
-            session,
-            algorithm,
-        ):
+        algorithm = build_algorithm(self._parts.recipe, self._parts.plugins)
+        async with open_session(self._parts, kind=RunKind.TRAIN, stop=stop, resume=resume) as session:
             await algorithm.fit(session)
             await session.finish(RunStatus.SUCCEEDED)
             return await _result(session)
@@ -218,10 +217,7 @@ class Trainer:
     async def _evaluate(
         self, stop: asyncio.Event, tasks: Sequence[Json] | None, run: str | None
     ) -> EvaluationReport:
-        async with open_session(self._parts, kind=RunKind.EVALUATE, stop=stop, weights_of=run) as (
-            session,
-            _,
-        ):
+        async with open_session(self._parts, kind=RunKind.EVALUATE, stop=stop, weights_of=run) as session:
             report = await session.evaluate(tasks, label="evaluation")
             await session.finish(RunStatus.SUCCEEDED)
             return report

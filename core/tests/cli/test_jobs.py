@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,10 +10,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from agentlightning import semconv
+from agentlightning.store import open_store
+from agentlightning.types import RolloutRequest, Span, SpanSource, TokenRecord
 
 if TYPE_CHECKING:
     from core.tests.cli.conftest import Done
@@ -42,6 +48,15 @@ class Look:
             await context.checkpoint(step + 1, {"step": step + 1})
         await context.evaluate(label="after")
 """
+NEEDY = """
+from agentlightning.plugins import hookimpl
+from agentlightning.specs import EngineSpec
+
+@hookimpl
+def agl_register_engines():
+    return [EngineSpec(name="needy", target="x:y", requires=("not-there-at-all",), extra="needy[all]")]
+"""
+INSTALLED = {entry.name for entry in entry_points(group="agentlightning")}
 AGENT = """
 import agentlightning as agl
 
@@ -111,6 +126,12 @@ def test_evaluation_shows_the_interval_and_where_to_look(agl: Agl, project: Path
     assert done.err == ""
 
 
+def test_evaluation_needs_no_algorithm(agl: Agl, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGL_PLUGINS", "core")
+    monkeypatch.delenv("AGL_ALGORITHM")
+    assert agl("eval", "agent.py:solve", "--data", "val.jsonl").code == 0
+
+
 def test_tasks_without_an_outcome_make_an_evaluation_partial(agl: Agl, project: Path) -> None:
     (project / "val.jsonl").write_text('{"x": 13}\n{"x": 2}\n')
     done = agl("eval", "agent.py:solve", "--data", "val.jsonl")
@@ -149,6 +170,7 @@ def test_a_budget_that_runs_out_is_a_partial_run(agl: Agl, project: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (["run", "agent.py:solve", "1", "--store", "memory://"], 2, "leave --store out"),
         (["runs", "show", "nope"], 1, "nope"),
         (["runs", "resume", "train-"], 2, "is succeeded; only interrupted and stopped runs can be resumed"),
         (["runs", "stop", "train-"], 2, "is succeeded; only a running run can be stopped"),
@@ -166,7 +188,7 @@ def test_what_cannot_be_done_is_said_in_one_line(
     agl: Agl, project: Path, arguments: list[str], code: int, message: str
 ) -> None:
     assert agl(*TRAIN, "--set", "algorithms.look.steps=0", "--quiet").code == 0
-    done = agl(*arguments)
+    done = agl(*arguments, *(["--quiet"] if arguments[0] == "train" else []))
     assert (done.code, len(done.err.splitlines())) == (code, 1), done.err
     assert message in done.err
 
@@ -272,6 +294,54 @@ def test_the_doctor_names_what_is_broken_and_the_remedy(
     assert "store folder: make the folder and give this user write permission" in done.out
     monkeypatch.setenv("AGL_SEDE", "1")
     assert "did you mean 'seed'" in agl("doctor").out
+
+
+def test_the_doctor_warns_of_plugins_and_the_gpu(
+    agl: Agl, project: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.install("bad", "1 / 0")
+    site.install("needy", NEEDY)
+    programs = project / "bin"
+    programs.mkdir()
+    smi = programs / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho 'Big GPU, 80 GiB, 1.2'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    monkeypatch.setenv("AGL_DISABLE", ",".join(INSTALLED - {"core", "bad", "needy"}))
+    monkeypatch.delenv("AGL_PLUGINS")
+    done = agl("doctor", "--json")
+    assert done.code == 0
+    checks = {check["name"]: check for check in done.json["checks"]}
+    assert checks["plugin bad"]["health"] == "warning"
+    assert "AGL_DISABLE=bad" in checks["plugin bad"]["remedy"]
+    assert checks["needy"]["remedy"] == "to use it run: pip install needy[all]"
+    assert "Big GPU" in checks["GPU"]["found"]
+    smi.write_text("#!/bin/sh\nexit 9\n")
+    checks = {check["name"]: check for check in agl("doctor", "--json").json["checks"]}
+    assert checks["GPU"]["health"] == "warning"
+
+
+def test_the_doctor_names_the_first_call_without_tokens(agl: Agl, project: Path) -> None:
+    agl("eval", "agent.py:solve", "--data", "val.jsonl", "--quiet")
+    rollout_id = asyncio.run(leave_an_incomplete_call())
+    checks = {check["name"]: check for check in agl("doctor", "--json").json["checks"]}
+    assert checks["capture"]["health"] == "warning"
+    assert (
+        f"call s1 of rollout {rollout_id} has no tokens: upstream gave no ids" in checks["capture"]["found"]
+    )
+
+
+async def leave_an_incomplete_call() -> str:
+    async with open_store("sqlite:///agl.db") as store:
+        await store.rollouts.enqueue([RolloutRequest(task=1)])
+        (lease,) = await store.rollouts.lease("test")
+        span = Span(
+            rollout_id=lease.rollout.id, attempt_id=lease.attempt.id, span_id="s1", trace_id="t", name="chat",
+            operation=semconv.OPERATION_CHAT, source=SpanSource.GATEWAY, start_ns=0, end_ns=1,
+            tokens=(TokenRecord(incomplete="upstream gave no ids"),),
+        )  # fmt: skip
+        await store.spans.append([span])
+        return lease.rollout.id
 
 
 def test_the_doctor_finds_a_store_that_is_none(agl: Agl, project: Path) -> None:

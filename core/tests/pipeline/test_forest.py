@@ -241,6 +241,19 @@ def test_two_calls_that_said_the_same_offer_the_longer_path() -> None:
     assert len(tree) == 1 + 1 + 1 + 3 + 2
 
 
+def test_an_agent_that_said_what_another_said_shares_what_follows() -> None:
+    forest = forest_of(
+        [
+            Sampled([1], [2], agent="a"),
+            Sampled([1], [2], agent="b"),
+            Sampled([1, 2, 3, 4], [5], agent="b"),
+            Sampled([1, 2, 3, 4, 6], [7], agent="a"),
+        ]
+    )
+    assert forest.size == 1 + 2 + 3 + 2
+    assert forest.mismatches == {}
+
+
 def test_a_prompt_within_an_earlier_path_adds_no_context() -> None:
     tree = tree_of(Sampled([1, 2, 3, 4], [5]), Sampled([1, 2], [6]))
     assert list(tree.token_ids) == [1, 2, 3, 4, 5, 6]

@@ -311,6 +311,15 @@ def test_weights_add_dimensions_up_and_ignore_the_others() -> None:
     assert found.outcome == pytest.approx(0.9)
 
 
+def test_with_weights_the_grader_is_believed_dimension_by_dimension() -> None:
+    build = EpisodeBuilder()
+    build.reward(0.0, dimension="correct", source=RewardSource.GRADER)
+    build.reward(1.0, dimension="correct", source=RewardSource.AGENT)
+    build.reward(1.0, dimension="brief", source=RewardSource.AGENT)
+    found = trajectory(run(build.build(), rewards={"weights": {"correct": 1.0, "brief": 0.5}}))
+    assert found.outcome == 0.5
+
+
 def test_a_missing_dimension_is_missing_and_not_zero() -> None:
     whole, part = EpisodeBuilder(rollout_id="whole"), EpisodeBuilder(rollout_id="part")
     whole.reward(1.0, dimension="correct")

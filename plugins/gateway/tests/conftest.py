@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -10,60 +10,73 @@ import openai
 import pytest
 
 from agentlightning.gateway import AttemptGrant, Gateway, GatewayConfig, HttpUpstream, Upstream
-from agentlightning.store import AppendResult
+from agentlightning.store import AppendResult, SpanQuery, SpanStore, Store, open_store
 from agentlightning.testing import ScriptedLLM, ScriptedReply, ScriptedRequest
-from agentlightning.types import Mode, Span
+from agentlightning.types import Lease, Mode, RolloutRequest, Span
 from lightning_plugin_gateway import HttpPolicy, create_gateway
 
 Script = Callable[[ScriptedRequest], ScriptedReply] | Iterable[ScriptedReply]
 IMPATIENT = HttpPolicy(
     tries=3, backoff_s=0.01, longest_wait_s=0.5, connect_s=1.0, silence_s=0.3, total_s=20.0
 )
-
-
-class InMemorySpans:
-    """Keeps spans; `fail` raises instead."""
-
-    def __init__(self) -> None:
-        self.kept: list[Span] = []
-        self.tokens: list[int | None] = []
-        self.fail: list[Exception] = []
-        self.late = 0
-
-    async def append(self, spans: list[Span], *, token: int | None = None) -> AppendResult:
-        if self.fail:
-            raise self.fail.pop()
-        self.kept += spans
-        self.tokens.append(token)
-        return AppendResult(stored=len(spans), late=self.late)
+ROLLOUTS = ("r1", "r2", "r/1")
 
 
 @dataclass
-class InMemoryStore:
-    spans: InMemorySpans = field(default_factory=InMemorySpans)
+class FailingSpans:
+    """Spans of a store that fails on demand."""
+
+    spans: SpanStore
+    fail: list[Exception] = field(default_factory=list)
+
+    async def append(self, spans: Sequence[Span], *, token: int | None = None) -> AppendResult:
+        if self.fail:
+            raise self.fail.pop()
+        return await self.spans.append(spans, token=token)
+
+
+@dataclass
+class GatewayStore:
+    """What a gateway uses of a store."""
+
+    spans: FailingSpans
 
 
 @dataclass
 class Bench:
+    """One leased attempt for each rollout; `r1` calls unless another is named."""
+
     gateway: Gateway
     llm: ScriptedLLM
-    store: InMemoryStore
+    store: Store
+    failing: FailingSpans
+    leases: dict[str, Lease]
 
-    @property
-    def spans(self) -> list[Span]:
-        return self.store.spans.kept
+    def attempt(self, rollout: str = "r1") -> str:
+        return self.leases[rollout].attempt.id
+
+    async def spans(self) -> list[Span]:
+        page = await self.store.spans.page(SpanQuery(include_late=True))
+        return sorted(page.items, key=lambda span: (span.start_ns, span.sequence))
 
     def key(
         self,
-        attempt: str = "a1",
-        *,
         rollout: str = "r1",
+        *,
         mode: Mode = Mode.TRAIN,
         seed: int | None = None,
         models: tuple[str, ...] = (),
     ) -> str:
+        attempt = self.leases[rollout].attempt
         return self.gateway.issue_key(
-            AttemptGrant(rollout_id=rollout, attempt_id=attempt, token=7, mode=mode, seed=seed, models=models)
+            AttemptGrant(
+                rollout_id=rollout,
+                attempt_id=attempt.id,
+                token=attempt.token,
+                mode=mode,
+                seed=seed,
+                models=models,
+            )
         )
 
     def sdk(self, key: str | None = None, *, max_retries: int = 0, path: str = "/v1") -> openai.AsyncOpenAI:
@@ -88,17 +101,27 @@ def serve() -> Serve:
         upstreams: dict[str, Upstream] | None = None,
         token_ids: bool = True,
         http: HttpPolicy = IMPATIENT,
+        url: str = "memory://",
     ) -> AsyncIterator[Bench]:
-        store = InMemoryStore()
-        with ScriptedLLM(script) as llm:
-            there = upstreams or {"*": HttpUpstream(base_url=llm.base_url, token_ids=token_ids)}
-            gateway = create_gateway(
-                store=store, upstreams=there, config=config or GatewayConfig(), http=http
-            )  # type: ignore[arg-type]
-            await gateway.start()
-            try:
-                yield Bench(gateway=gateway, llm=llm, store=store)
-            finally:
-                await gateway.stop()
+        async with open_store(url) as store:
+            await store.rollouts.enqueue([RolloutRequest(task=None, id=rollout) for rollout in ROLLOUTS])
+            leases = {
+                lease.rollout.id: lease
+                for lease in await store.rollouts.lease("tests", limit=len(ROLLOUTS), ttl_s=600)
+            }
+            failing = FailingSpans(store.spans)
+            with ScriptedLLM(script) as llm:
+                there = upstreams or {"*": HttpUpstream(base_url=llm.base_url, token_ids=token_ids)}
+                gateway = create_gateway(
+                    store=GatewayStore(failing),  # type: ignore[arg-type]
+                    upstreams=there,
+                    config=config or GatewayConfig(),
+                    http=http,
+                )
+                await gateway.start()
+                try:
+                    yield Bench(gateway=gateway, llm=llm, store=store, failing=failing, leases=leases)
+                finally:
+                    await gateway.stop()
 
     return serving

@@ -84,7 +84,7 @@ async def test_no_key_and_wrong_keys_are_refused_on_every_route(serve: Serve, pa
         ):
             answers.append((response.status, await response.json()))
         assert bench.llm.requests == []
-        assert bench.spans == []
+        assert (await bench.spans()) == []
     assert [status for status, _ in answers] == [401] * 6
     assert all(body["error"]["code"] == "invalid_key" for _, body in answers)
     assert "canary" not in str(answers)
@@ -118,22 +118,26 @@ async def test_the_key_is_taken_from_either_header(serve: Serve, header: str) ->
 
 async def test_a_url_alone_is_enough_when_it_holds_the_key(serve: Serve) -> None:
     async with serve() as bench:
-        path = f"/r/r%2F1/{bench.key(rollout='r/1')}/v1"
+        path = f"/r/r%2F1/{bench.key('r/1')}/v1"
         async with bench.sdk("sk-whatever", path=path) as sdk:
             await sdk.chat.completions.create(model="m", messages=HELLO)
             assert [model.id async for model in sdk.models.list()] == [""]
-        assert bench.spans[0].rollout_id == "r/1"
+        assert (await bench.spans())[0].rollout_id == "r/1"
 
 
 async def test_a_url_that_names_an_attempt_must_agree_with_the_key(serve: Serve) -> None:
     async with serve() as bench:
-        async with bench.sdk(path="/r/r1/a1/v1") as sdk:
+        async with bench.sdk(path=f"/r/r1/{bench.attempt()}/v1") as sdk:
             await sdk.chat.completions.create(model="m", messages=HELLO)
-        for path in ("/r/r1/a2/v1", "/r/r2/a1/v1", f"/r/r2/{bench.key()}/v1"):
+        for path in (
+            f"/r/r1/{bench.attempt('r2')}/v1",
+            f"/r/r2/{bench.attempt()}/v1",
+            f"/r/r2/{bench.key()}/v1",
+        ):
             async with bench.sdk(path=path) as sdk:
                 with pytest.raises(openai.PermissionDeniedError, match="another attempt"):
                     await sdk.chat.completions.create(model="m", messages=HELLO)
-        assert len(bench.spans) == 1
+        assert len(await bench.spans()) == 1
 
 
 async def test_an_expired_key_is_refused(serve: Serve) -> None:
@@ -148,14 +152,17 @@ async def test_a_key_covers_the_models_of_its_grant(serve: Serve) -> None:
         await sdk.chat.completions.create(model="n", messages=HELLO)
         with pytest.raises(openai.PermissionDeniedError, match="covers 'm', 'n'"):
             await sdk.chat.completions.create(model="other", messages=HELLO)
-        assert [span.attributes.get("error.type") for span in bench.spans] == [None, "model_not_allowed"]
+        assert [span.attributes.get("error.type") for span in (await bench.spans())] == [
+            None,
+            "model_not_allowed",
+        ]
 
 
 async def test_a_released_attempt_is_refused_after_its_calls_are_recorded(serve: Serve) -> None:
     async with serve([ScriptedAnswer(hold_after=0)]) as bench, bench.sdk(max_retries=2) as sdk:
         call = asyncio.create_task(sdk.chat.completions.create(model="m", messages=HELLO))
         await asyncio.to_thread(bench.llm.wait_held)
-        release = asyncio.create_task(bench.gateway.release("a1"))
+        release = asyncio.create_task(bench.gateway.release(bench.attempt()))
         while await get(bench.gateway.base_url + "/v1/models", Authorization=f"Bearer {bench.key()}") != (
             401,
             ANY,
@@ -164,9 +171,9 @@ async def test_a_released_attempt_is_refused_after_its_calls_are_recorded(serve:
         assert not release.done()
         bench.llm.let_go()
         await release
-        assert len(bench.spans) == 1
+        assert len(await bench.spans()) == 1
         await call
         with pytest.raises(openai.AuthenticationError, match="has ended"):
             await sdk.chat.completions.create(model="m", messages=HELLO)
-        async with bench.sdk(bench.key("a2")) as other:
+        async with bench.sdk(bench.key("r2")) as other:
             await other.models.list()

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -11,9 +13,11 @@ import pytest
 
 from agentlightning.errors import GatewayError, LeaseLost, StoreUnavailable
 from agentlightning.gateway import GatewayConfig, Sampling
+from agentlightning.store import SpanQuery, open_store
 from agentlightning.testing import ScriptedAnswer, ScriptedRequest, ScriptedToolCall
 from agentlightning.types import Mode, SpanSource, SpanStatus
 from lightning_plugin_gateway import create_gateway
+from lightning_plugin_gateway._server import _bind
 
 Serve = Callable[..., AbstractAsyncContextManager[Any]]
 
@@ -33,10 +37,10 @@ async def test_a_call_is_answered_and_recorded_with_its_tokens(serve: Serve) -> 
             model="m", messages=HELLO, temperature=0.5, tools=[TOOL]
         )
         assert completion.choices[0].message.content == answer.text
-        (span,) = bench.spans
+        (span,) = await bench.spans()
     assert (span.rollout_id, span.attempt_id, span.operation, span.source) == (
         "r1",
-        "a1",
+        bench.attempt(),
         "chat",
         SpanSource.GATEWAY,
     )
@@ -53,7 +57,6 @@ async def test_a_call_is_answered_and_recorded_with_its_tokens(serve: Serve) -> 
     assert list(tokens.prompt_ids) == answer.prompt_ids(HELLO)
     assert list(tokens.response_logprobs) == answer.ids_logprobs
     assert (tokens.incomplete, tokens.finish_reason) == ("", "stop")
-    assert bench.store.spans.tokens == [7]
 
 
 def test_the_synchronous_sdk_is_served(serve: Serve) -> None:
@@ -75,7 +78,7 @@ async def test_the_client_sees_only_the_fields_it_asked_for(serve: Serve) -> Non
         full = await sdk.chat.completions.create(
             model="m", messages=HELLO, logprobs=True, extra_body={"return_token_ids": True}
         )
-        assert bench.spans[0].tokens == bench.spans[1].tokens
+        assert (await bench.spans())[0].tokens == (await bench.spans())[1].tokens
         assert bench.llm.requests[0].json["return_token_ids"] is True
     assert plain.choices[0].logprobs is None
     assert {"prompt_token_ids", "token_ids"}.isdisjoint({**plain.to_dict(), **plain.to_dict()["choices"][0]})
@@ -88,7 +91,9 @@ async def test_every_choice_has_its_tokens(serve: Serve) -> None:
     async with serve() as bench, bench.sdk() as sdk:
         completion = await sdk.chat.completions.create(model="m", messages=HELLO, n=3)
         assert len(completion.choices) == 3
-        assert [list(tokens.response_ids) for tokens in bench.spans[0].tokens] == [[*b"ok", 256]] * 3
+        assert [list(tokens.response_ids) for tokens in (await bench.spans())[0].tokens] == [
+            [*b"ok", 256]
+        ] * 3
 
 
 async def test_the_span_hangs_below_the_callers_span(serve: Serve) -> None:
@@ -99,7 +104,7 @@ async def test_the_span_hangs_below_the_callers_span(serve: Serve) -> None:
         await sdk.chat.completions.create(
             model="m", messages=HELLO, extra_headers={"traceparent": "nonsense"}
         )
-        child, orphan = bench.spans
+        child, orphan = await bench.spans()
         assert "traceparent" not in bench.llm.requests[0].headers
     assert (child.trace_id, child.parent_id, child.rollout_id) == (trace, parent, "r1")
     assert orphan.parent_id is None
@@ -125,7 +130,7 @@ async def test_missing_or_contradictory_tokens_mark_the_call_incomplete(
         result = await sdk.chat.completions.create(model="m", messages=HELLO, stream=stream)
         if stream:
             assert [chunk async for chunk in result]
-        (span,) = bench.spans
+        (span,) = await bench.spans()
     assert reason in span.tokens[0].incomplete
     assert reason in span.attributes["agl.incomplete"]
 
@@ -134,7 +139,7 @@ async def test_an_upstream_without_token_ids_is_not_asked_for_them(serve: Serve)
     async with serve(token_ids=False) as bench, bench.sdk() as sdk:
         await sdk.chat.completions.create(model="m", messages=HELLO)
         assert "return_token_ids" not in bench.llm.requests[0].json
-        assert "token_ids" in bench.spans[0].tokens[0].incomplete
+        assert "token_ids" in (await bench.spans())[0].tokens[0].incomplete
 
 
 async def test_tool_calls_pass_through(serve: Serve) -> None:
@@ -144,16 +149,16 @@ async def test_tool_calls_pass_through(serve: Serve) -> None:
         assert [made.function.arguments for made in completion.choices[0].message.tool_calls] == [
             call.text
         ] * 2
-        (recorded,) = bench.spans[0].attributes["gen_ai.output.messages"]
+        (recorded,) = (await bench.spans())[0].attributes["gen_ai.output.messages"]
         assert recorded["tool_calls"][0]["function"]["arguments"] == call.text
-        assert bench.spans[0].attributes["gen_ai.response.finish_reasons"] == ["tool_calls"]
+        assert (await bench.spans())[0].attributes["gen_ai.response.finish_reasons"] == ["tool_calls"]
 
 
 async def test_sampling_is_overridden_by_mode(serve: Serve) -> None:
     config = GatewayConfig(sampling={Mode.TRAIN: Sampling(temperature=1.0, top_p=0.9, max_tokens=5)})
     async with serve(config=config) as bench:
         for mode in (Mode.TRAIN, Mode.VAL):
-            async with bench.sdk(bench.key(mode.value, mode=mode)) as sdk:
+            async with bench.sdk(bench.key("r1" if mode is Mode.TRAIN else "r2", mode=mode)) as sdk:
                 await sdk.chat.completions.create(
                     model="m", messages=HELLO, temperature=0.1, max_completion_tokens=9
                 )
@@ -161,26 +166,27 @@ async def test_sampling_is_overridden_by_mode(serve: Serve) -> None:
         assert (train["temperature"], train["top_p"], train["max_completion_tokens"]) == (1.0, 0.9, 5)
         assert "max_tokens" not in train
         assert (val["temperature"], val["max_completion_tokens"]) == (0.1, 9)
-        assert bench.spans[0].attributes["gen_ai.request.temperature"] == 1.0
+        assert (await bench.spans())[0].attributes["gen_ai.request.temperature"] == 1.0
 
 
 async def test_an_answer_is_given_only_once_it_is_recorded(serve: Serve) -> None:
     async with serve() as bench, bench.sdk() as sdk:
-        bench.store.spans.fail = [StoreUnavailable("away")] * 2
+        bench.failing.fail = [StoreUnavailable("away")] * 2
         await sdk.chat.completions.create(model="m", messages=HELLO)
-        assert len(bench.spans) == 1
-        bench.store.spans.fail = [StoreUnavailable("away")] * 3
+        assert len(await bench.spans()) == 1
+        bench.failing.fail = [StoreUnavailable("away")] * 3
         with pytest.raises(openai.InternalServerError, match="could not be recorded"):
             await sdk.chat.completions.create(model="m", messages=HELLO)
-        bench.store.spans.fail = [LeaseLost("gone")]
+        bench.failing.fail = [LeaseLost("gone")]
         with pytest.raises(openai.APIError, match="cannot be recorded"):
             await drain(sdk)
-        assert len(bench.spans) == 1
+        assert len(await bench.spans()) == 1
 
 
 async def test_an_attempt_whose_span_came_late_is_refused_from_then_on(serve: Serve) -> None:
     async with serve() as bench, bench.sdk() as sdk:
-        bench.store.spans.late = 1
+        attempt = bench.leases["r1"].attempt
+        await bench.store.rollouts.finish(attempt.id, token=attempt.token)
         await sdk.chat.completions.create(model="m", messages=HELLO)
         with pytest.raises(openai.AuthenticationError, match="has ended"):
             await sdk.chat.completions.create(model="m", messages=HELLO)
@@ -193,7 +199,11 @@ async def test_calls_of_an_attempt_are_limited(serve: Serve) -> None:
         for _ in range(2):
             with pytest.raises(openai.RateLimitError, match="max_calls"):
                 await sdk.chat.completions.create(model="m", messages=HELLO)
-        assert [span.attributes.get("error.type") for span in bench.spans] == [None, None, "too_many_calls"]
+        assert [span.attributes.get("error.type") for span in (await bench.spans())] == [
+            None,
+            None,
+            "too_many_calls",
+        ]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +238,7 @@ async def test_a_body_that_cannot_be_served_is_refused_with_the_reason(
         assert response.status == 400
         assert reason in error["message"]
         assert bench.llm.requests == []
-        assert bench.spans[0].status is SpanStatus.ERROR
+        assert (await bench.spans())[0].status is SpanStatus.ERROR
 
 
 async def test_a_body_that_is_too_large_is_refused_while_it_is_read(serve: Serve) -> None:
@@ -278,7 +288,7 @@ async def test_64_concurrent_clients_lose_nothing(serve: Serve) -> None:
                 span.attributes["gen_ai.input.messages"][0]["content"],
                 bytes(list(span.tokens[0].response_ids)[:-1]),
             )
-            for span in bench.spans
+            for span in (await bench.spans())
         }
     assert recorded == {(f"q{number} ", (f"q{number} " * 2).encode()) for number in range(64)}
 
@@ -290,3 +300,20 @@ async def test_a_taken_port_is_one_clear_line(serve: Serve) -> None:
         with pytest.raises(GatewayError, match=r"the port is taken; set its `port`") as caught:
             await other.start()
     assert "\n" not in str(caught.value)
+
+
+async def test_what_was_answered_is_in_the_file_when_the_process_is_gone(
+    serve: Serve, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/run.db"
+    async with serve(url=url) as bench, bench.sdk() as sdk:
+        ident = (await sdk.chat.completions.create(model="m", messages=HELLO)).id
+        (tokens,) = (await bench.spans())[0].tokens
+    async with open_store(url) as store:
+        (span,) = (await store.spans.page(SpanQuery())).items
+    assert (span.attributes["gen_ai.response.id"], span.tokens) == (ident, (tokens,))
+
+
+def test_the_listening_socket_names_tcp_so_that_answers_are_not_held_back() -> None:
+    with _bind("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP

@@ -39,7 +39,7 @@ async def test_a_fault_that_passes_is_tried_again_and_is_one_call(
         if stream:
             assert "".join([chunk.choices[0].delta.content or "" async for chunk in result]) == "good"
         assert len(bench.llm.requests) == 3
-        assert [span.status for span in bench.spans] == [SpanStatus.OK]
+        assert [span.status for span in (await bench.spans())] == [SpanStatus.OK]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ async def test_a_fault_that_stays_is_told_and_recorded(
         with pytest.raises(openai.APIStatusError) as caught:
             await sdk.chat.completions.create(model="m", messages=HELLO)
         assert len(bench.llm.requests) == tries
-        (span,) = bench.spans
+        (span,) = await bench.spans()
     assert (caught.value.status_code, caught.value.code) == (status, fault)
     assert (span.status, span.attributes["error.type"], span.tokens) == (SpanStatus.ERROR, fault, ())
     if status == 429:
@@ -83,7 +83,7 @@ async def test_an_upstream_that_is_not_there_is_told(serve: Serve) -> None:
             await sdk.chat.completions.create(model="m", messages=HELLO)
         with pytest.raises(openai.NotFoundError, match="configured are 'm'"):
             await sdk.chat.completions.create(model="other", messages=HELLO)
-        assert [span.attributes["error.type"] for span in bench.spans] == [
+        assert [span.attributes["error.type"] for span in (await bench.spans())] == [
             "upstream_unreachable",
             "model_not_found",
         ]
@@ -107,7 +107,7 @@ async def test_the_upstreams_key_comes_from_the_environment_and_is_never_told(
                 with pytest.raises(openai.APIStatusError) as caught:
                     await sdk.chat.completions.create(model="alias", messages=HELLO)
                 assert "canary" not in str(caught.value.response.text)
-            assert "canary" not in str(bench.spans)
+            assert "canary" not in str(await bench.spans())
             assert bench.key() not in str(llm.requests)
         sent = llm.requests[0]
     assert sent.headers["authorization"] == "Bearer sk-canary"

@@ -53,7 +53,7 @@ async def test_a_call_that_waited_too_long_is_503_with_retry_after(serve: Serve)
         assert caught.value.status_code == 503
         assert caught.value.response.headers["retry-after"] == "1"
         await sdk.chat.completions.create(model="m", messages=HELLO)
-        assert [span.attributes.get("error.type") for span in bench.spans] == ["paused", None]
+        assert [span.attributes.get("error.type") for span in (await bench.spans())] == ["paused", None]
 
 
 async def test_pauses_can_overlap(serve: Serve) -> None:
@@ -94,7 +94,7 @@ async def test_stopping_ends_calls_in_flight_and_records_them(serve: Serve, stre
         await bench.gateway.stop()
         with pytest.raises(openai.APIError, match="shutting down"):
             await call
-        assert [span.attributes["agl.cancelled"] for span in bench.spans] == [True]
+        assert [span.attributes["agl.cancelled"] for span in (await bench.spans())] == [True]
         await bench.gateway.start()
         with pytest.raises(openai.APIConnectionError):
             await sdk.chat.completions.create(model="m", messages=HELLO)
@@ -106,4 +106,4 @@ async def test_a_gateway_that_does_not_run_cannot_be_paused(serve: Serve) -> Non
         with pytest.raises(GatewayError, match="not running"):
             async with bench.gateway.paused():
                 pass
-        await bench.gateway.release("a1")
+        await bench.gateway.release(bench.attempt())

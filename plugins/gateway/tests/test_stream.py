@@ -61,7 +61,7 @@ async def test_whatever_the_stream_looks_like_it_arrives_whole_and_is_recorded_w
     async with serve([answer]) as bench, bench.sdk() as sdk:
         stream = await sdk.chat.completions.create(model="m", messages=HELLO, stream=True)
         deltas = [chunk.choices[0].delta async for chunk in stream]
-        (span,) = bench.spans
+        (span,) = await bench.spans()
     assert "".join(delta.content or "" for delta in deltas) == TEXT
     assert (
         "".join(call.function.arguments for delta in deltas for call in delta.tool_calls or [])
@@ -90,7 +90,7 @@ async def test_what_was_not_asked_for_is_not_streamed(serve: Serve) -> None:
         plain = await raw_stream(bench)
         asked = {"logprobs": True, "return_token_ids": True, "stream_options": {"include_usage": True}}
         full = await raw_stream(bench, body=asked)
-        assert bench.spans[0].tokens == bench.spans[1].tokens
+        assert (await bench.spans())[0].tokens == (await bench.spans())[1].tokens
     for name in (b"token_ids", b"usage", b'logprob"'):
         assert name not in plain
         assert name in full
@@ -100,7 +100,7 @@ async def test_what_was_not_asked_for_is_not_streamed(serve: Serve) -> None:
 async def test_choices_of_one_stream_are_kept_apart(serve: Serve) -> None:
     async with serve([ScriptedAnswer(text="abc", chunk_chars=1)]) as bench:
         await raw_stream(bench, body={"n": 2})
-        first, second = bench.spans[0].tokens
+        first, second = (await bench.spans())[0].tokens
         assert list(first.response_ids) == list(second.response_ids) == [*b"abc", 256]
 
 
@@ -112,10 +112,10 @@ async def test_chunks_are_passed_on_while_the_answer_is_being_sampled(serve: Ser
         stream = aiter(await sdk.chat.completions.create(model="m", messages=HELLO, stream=True))
         assert (await anext(stream)).choices[0].delta.content == ""
         assert (await anext(stream)).choices[0].delta.content == "early"
-        assert bench.spans == []
+        assert (await bench.spans()) == []
         bench.llm.let_go()
         assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == " late"
-        assert len(bench.spans) == 1
+        assert len(await bench.spans()) == 1
 
 
 async def test_a_client_that_leaves_ends_the_generation_and_leaves_a_record(serve: Serve) -> None:
@@ -127,20 +127,20 @@ async def test_a_client_that_leaves_ends_the_generation_and_leaves_a_record(serv
             await anext(chunks)
         await stream.close()
         await asyncio.to_thread(bench.llm.wait_left)
-        await bench.gateway.release("a1")
-        (span,) = bench.spans
+        await bench.gateway.release(bench.attempt())
+        (span,) = await bench.spans()
         assert span.attributes["agl.cancelled"] is True
         assert span.attributes["gen_ai.output.messages"][0]["content"] == "abcd"
         assert "left" in span.tokens[0].incomplete
         assert list(span.tokens[0].response_ids) == answer.ids[: len(span.tokens[0].response_ids)]
 
-        async with bench.sdk(bench.key("a2")) as other:
+        async with bench.sdk(bench.key("r2")) as other:
             call = asyncio.create_task(other.chat.completions.create(model="m", messages=HELLO))
             await asyncio.to_thread(bench.llm.wait_held, 2)
             call.cancel()
             await asyncio.to_thread(bench.llm.wait_left, 2)
-            await bench.gateway.release("a2")
-        assert bench.spans[1].attributes["agl.cancelled"] is True
+            await bench.gateway.release(bench.attempt("r2"))
+        assert (await bench.spans())[1].attributes["agl.cancelled"] is True
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ async def test_a_stream_that_breaks_is_told_as_an_error_and_recorded(
     async with serve([answer]) as bench, bench.sdk() as sdk:
         with pytest.raises(openai.APIError):
             await drain(sdk)
-        (span,) = bench.spans
+        (span,) = await bench.spans()
     assert span.status is SpanStatus.ERROR
     assert span.attributes["error.type"] == fault
     assert all(tokens.incomplete for tokens in span.tokens)
@@ -178,18 +178,19 @@ async def test_a_stream_cut_at_any_byte_is_whole_or_an_error(serve: Serve, cut: 
                 assert [chunk async for chunk in stream]
             except openai.APIError:
                 pass
-        assert len(bench.spans) == len(points)
-    complete = [span for span in bench.spans if span.status is SpanStatus.OK]
+        spans = await bench.spans()
+    assert len(spans) == len(points)
+    complete = [span for span in spans if span.status is SpanStatus.OK]
     assert bool(complete) or cut == "reset"  # a reset can overtake what was sent before it
     assert len(complete) < len(points)
     for span in complete:
         assert list(span.tokens[0].response_ids) == whole.ids
         assert span.tokens[0].incomplete == ""
-    assert all(tokens.incomplete for span in bench.spans if span not in complete for tokens in span.tokens)
+    assert all(tokens.incomplete for span in spans if span not in complete for tokens in span.tokens)
 
 
 async def test_a_failure_before_the_first_chunk_has_its_status(serve: Serve) -> None:
     async with serve([ScriptedFault(status=400, message="too long a prompt")]) as bench, bench.sdk() as sdk:
         with pytest.raises(openai.BadRequestError, match="too long a prompt"):
             await sdk.chat.completions.create(model="m", messages=HELLO, stream=True)
-        assert len(bench.spans) == 1
+        assert len(await bench.spans()) == 1

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from agentlightning.types import Call, TokenForest, TokenTree
 from lightning_plugin_torch import create_backend
 from lightning_plugin_torch._build import build
 from lightning_plugin_torch._options import BuildOptions
-
-from agentlightning.types import Call, TokenForest, TokenTree
 
 TOOLS = [
     {
@@ -35,7 +35,11 @@ def conversation(a: int, b: int) -> dict[str, object]:
         "messages": [
             {"role": "system", "content": "Add."},
             {"role": "user", "content": f"What is {a} + {b}?"},
-            {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": call}]},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "1", "type": "function", "function": call}],
+            },
             {"role": "tool", "tool_call_id": "1", "content": str(a + b)},
             {"role": "assistant", "content": f"The sum is {a + b}."},
         ],
@@ -125,17 +129,21 @@ def tree_of(calls: list[Sampled], *, seed: int) -> TokenTree:
             Call(transition_id=str(number), rollout_id="r", prompt_node=at, start=start, stop=len(ids))
         )
     size = len(ids)
-    return TokenTree(
-        group="g",
-        token_ids=ids,
-        parents=parents,
-        positions=positions,
-        logprobs=array("f", [-rng.random() * 5 if t else 0.0 for t in trained]),
-        versions=array("i", [0 if t else -1 for t in trained]),
-        advantages=array("f", [rng.gauss(0, 1) if t else 0.0 for t in trained]),
-        weights=array("f", [rng.random() if t else 0.0 for t in trained]),
-        calls=tuple(made),
-    ) if size else pytest.fail("a tree needs tokens")
+    return (
+        TokenTree(
+            group="g",
+            token_ids=ids,
+            parents=parents,
+            positions=positions,
+            logprobs=array("f", [-rng.random() * 5 if t else 0.0 for t in trained]),
+            versions=array("i", [0 if t else -1 for t in trained]),
+            advantages=array("f", [rng.gauss(0, 1) if t else 0.0 for t in trained]),
+            weights=array("f", [rng.random() if t else 0.0 for t in trained]),
+            calls=tuple(made),
+        )
+        if size
+        else pytest.fail("a tree needs tokens")
+    )
 
 
 @pytest.fixture(scope="session")

@@ -74,7 +74,7 @@ def make_batch(experience: Experience, *, version: int, estimator: Estimator, st
                     masked[reason] += 1
                 elif advantage := baseline.advantage(_credit(call)):
                     advantages[call.id] = advantage
-                    weights[call.id] = 1.0 / rollouts
+                    weights[call.id] = 1.0 / (tokens * rollouts)
     return Batch(
         forest=experience.forest.assign(advantages=advantages, weights=weights),
         trained=len(advantages),

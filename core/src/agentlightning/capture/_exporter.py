@@ -111,10 +111,11 @@ class Exporter:
         """
         if asyncio.get_running_loop() is not self._loop:
             flushing = asyncio.run_coroutine_threadsafe(self.flush(attempt_id), self._loop)
-            return await asyncio.wrap_future(flushing)
+            await asyncio.wrap_future(flushing)
+            return
         sink = self._sinks.get(attempt_id)
         if sink is None:
-            return None
+            return
         flushed = self._loop.create_future()
         with self._room:
             sink.waiters.append(flushed)
@@ -122,7 +123,7 @@ class Exporter:
         self._wake.set()
         if self._task.done():
             await self._drain()
-        return await flushed
+        await flushed
 
     def add(self, sink: AttemptSink, span: Span) -> None:
         """Queues a span of one of this exporter's sinks."""

@@ -103,7 +103,11 @@ def summary_text(value: Json) -> str:
         return number(value)
     if mean is None:
         return shortened(msgspec.json.encode(value).decode(), 100)
-    text = f"{mean:.3f} [{number(value.get('low'))}, {number(value.get('high'))}] on {value.get('n')} tasks"
+    low, high = (
+        f"{bound:.3f}" if isinstance(bound, float) else MISSING
+        for bound in (value.get("low"), value.get("high"))
+    )
+    text = f"{mean:.3f} [{low}, {high}] on {value.get('n')} tasks"
     failures = value.get("failures")
     extra = f", no outcome: {failures}" if failures else ""
     return f"{text}, {value.get('decoding') or 'decoding unknown'}{extra}"

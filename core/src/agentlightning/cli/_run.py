@@ -9,9 +9,9 @@ import msgspec
 
 from agentlightning.cli._exit import ExitCode
 from agentlightning.cli._options import check_names, effective, json_option, run_options
-from agentlightning.cli._output import plain, show
 from agentlightning.cli._rollouts import read_rollout, show_trace
 from agentlightning.cli._stores import with_store
+from agentlightning.errors import ConfigError
 from agentlightning.plugins import load_plugins
 from agentlightning.types import Json, RolloutStatus
 
@@ -28,16 +28,15 @@ def command(
     from agentlightning.jobs import run_once_from_config
 
     config = effective(file=file, assignments=assignments, flags=flags).config
+    if config.store.startswith("memory://"):
+        raise ConfigError(
+            "a store in memory is gone before its trace is shown; leave --store out to keep one"
+        )
     plugins = load_plugins()
     check_names(config, plugins)
     rollout = run_once_from_config(config, parse_task(task), plugins=plugins)
-    if config.store.startswith("memory://"):
-        show(plain("the store was in memory: there is no trace to show; leave --store out to keep one"))
-    else:
-        found, attempts, chosen, spans = with_store(
-            config.store, lambda store: read_rollout(store, rollout.id)
-        )
-        show_trace(found, attempts=attempts, chosen=chosen, spans=spans, as_json=as_json)
+    found, attempts, chosen, spans = with_store(config.store, lambda store: read_rollout(store, rollout.id))
+    show_trace(found, attempts=attempts, chosen=chosen, spans=spans, as_json=as_json)
     return ExitCode.OK if rollout.status is RolloutStatus.SUCCEEDED else ExitCode.FAILED
 
 

@@ -90,6 +90,10 @@ class _Latest(NamedTuple):
     prompt: bytes
     response: bytes
 
+    def is_prefix_of(self, prompt: bytes) -> bool:
+        """Whether a prompt goes on where the call ended."""
+        return prompt.startswith(self.prompt) and prompt.startswith(self.response, len(self.prompt))
+
 
 class Trie:
     """The tree of one group while it grows."""
@@ -110,8 +114,9 @@ class Trie:
         prompt, rollout_id = record.prompt, transition.rollout_id
         key = rollout_id, transition.agent
         latest = self._latest.get(key)
-        segment, offset, matched = self._place(prompt, rollout_id, latest)
-        if latest and matched < len(prompt) and not _continues(segment, offset, key):
+        follows = latest if latest and latest.is_prefix_of(prompt) else None
+        segment, offset, matched = self._place(prompt, rollout_id, follows)
+        if latest and not follows and matched < len(prompt) and not _continues(segment, offset, key):
             self.mismatches[_mismatch(prompt, latest)] += 1
         end = _ending_at(segment, offset)
         if matched < len(prompt):
@@ -160,17 +165,12 @@ class Trie:
             calls=tuple(self._calls),
         )
 
-    def _place(self, prompt: bytes, rollout_id: str, latest: _Latest | None) -> tuple[Segment, int, int]:
+    def _place(self, prompt: bytes, rollout_id: str, follows: _Latest | None) -> tuple[Segment, int, int]:
         """Where the longest open path along the prompt ends: segment, bytes into it, bytes of the prompt."""
         # as long as no two paths open to the rollout read alike, the longest goes through any that matches
-        if (
-            latest
-            and rollout_id not in self._ambiguous
-            and prompt.startswith(latest.prompt)
-            and prompt.startswith(latest.response, len(latest.prompt))
-        ):
-            matched = len(latest.prompt) + len(latest.response)
-            return _longest(latest.end, matched, prompt=prompt, rollout_id=rollout_id)
+        if follows and rollout_id not in self._ambiguous:
+            matched = len(follows.prompt) + len(follows.response)
+            return _longest(follows.end, matched, prompt=prompt, rollout_id=rollout_id)
         return _longest(self._root, 0, prompt=prompt, rollout_id=rollout_id)
 
     def _add_context(self, parent: Segment, ids: bytes, *, depth: int) -> Segment:

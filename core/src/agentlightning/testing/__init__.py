@@ -6,7 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from agentlightning.testing._algorithm_contract import AlgorithmContract
     from agentlightning.testing._episode_builder import EpisodeBuilder
+    from agentlightning.testing._manual_clock import ManualClock
     from agentlightning.testing._scripted_answer import (
         ScriptedAnswer,
         ScriptedFault,
@@ -15,32 +17,42 @@ if TYPE_CHECKING:
     )
     from agentlightning.testing._scripted_llm import ScriptedLLM
     from agentlightning.testing._scripted_wire import ScriptedRequest
+    from agentlightning.testing._stage_contract import StageContract
+    from agentlightning.testing._store_contract import StoreContract
     from agentlightning.testing._training import InMemoryEngine, InMemoryLearner, InMemoryTrainingContext
 
 __all__ = [
+    "AlgorithmContract",
     "EpisodeBuilder",
     "InMemoryEngine",
     "InMemoryLearner",
     "InMemoryTrainingContext",
+    "ManualClock",
     "ScriptedAnswer",
     "ScriptedFault",
     "ScriptedLLM",
     "ScriptedReply",
     "ScriptedRequest",
     "ScriptedToolCall",
+    "StageContract",
+    "StoreContract",
 ]
 
 _MODULES = {
+    "AlgorithmContract": "_algorithm_contract",
+    "StageContract": "_stage_contract",
     "EpisodeBuilder": "_episode_builder",
     "InMemoryEngine": "_training",
     "InMemoryLearner": "_training",
     "InMemoryTrainingContext": "_training",
+    "ManualClock": "_manual_clock",
     "ScriptedAnswer": "_scripted_answer",
     "ScriptedFault": "_scripted_answer",
     "ScriptedLLM": "_scripted_llm",
     "ScriptedReply": "_scripted_answer",
     "ScriptedRequest": "_scripted_wire",
     "ScriptedToolCall": "_scripted_answer",
+    "StoreContract": "_store_contract",
 }
 
 

@@ -33,21 +33,17 @@ class ScriptedLLM:
 
     base_url: str
 
-    def __init__(
-        self, script: Script | Iterable[ScriptedReply] = (), *, model: str = "scripted", port: int = 0
-    ) -> None:
+    def __init__(self, script: Script | Iterable[ScriptedReply] = (), *, model: str = "scripted") -> None:
         """Prepares a server.
 
         Args:
             script: Replies in order of arrival, or a function of the request. After its last reply a script answers
                 500; an empty one always answers `ok`.
             model: Name that `GET /v1/models` lists.
-            port: Port to bind; 0 takes a free one.
         """
         self.requests: list[ScriptedRequest] = []
         self._script: Script = script if callable(script) else _in_order(script)
         self._model = model
-        self._port = port
         self._change = threading.Condition()
         self._held = self._left = 0
         self._connections: set[asyncio.Task[None]] = set()
@@ -57,7 +53,7 @@ class ScriptedLLM:
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-llm", daemon=True)
         self._thread.start()
         self._go = asyncio.Event()
-        serving = self._loop.create_server(self._protocol, "127.0.0.1", self._port)
+        serving = self._loop.create_server(self._protocol, "127.0.0.1", 0)
         self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result()
         self.base_url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
         return self

@@ -8,6 +8,7 @@ work is spent on pairs of tokens on different branches.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -77,9 +78,11 @@ def attention(
         `[1, T, H, D]`.
     """
     if layout is None:
-        return sdpa_attention_forward(
+        plain: Any = sdpa_attention_forward
+        attended: tuple[torch.Tensor, None] = plain(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
+        return attended
     query_T_H_D, key_T_K_D, value_T_K_D = (part[0].transpose(0, 1) for part in (query, key, value))
     rows = [
         torch.nn.functional.scaled_dot_product_attention(

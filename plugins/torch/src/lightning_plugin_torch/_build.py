@@ -91,7 +91,11 @@ def _tokenizer(
 
 def _config(options: BuildOptions, tokenizer: PreTrainedTokenizerFast) -> PreTrainedConfig:
     feed_forward = options.feed_forward or 2 * options.width
-    ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    ids = {
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     if options.style == "gpt2":
         return GPT2Config(
             vocab_size=len(tokenizer),

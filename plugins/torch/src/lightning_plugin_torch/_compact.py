@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerFast
 
-from lightning_plugin_torch._format import Delta
+from lightning_plugin_torch._format import Delta, Reader
 from lightning_plugin_torch._messages import Message, Tool
 from lightning_plugin_torch._pieces import Control, Piece, PieceEncoder
 from lightning_plugin_torch._text import Detokenizer, StopText
@@ -77,7 +77,7 @@ class CompactFormat:
         """Ids of pieces."""
         return self._encoder.encode(pieces)
 
-    def reader(self, stops: Sequence[str]) -> CompactReader:
+    def reader(self, stops: Sequence[str]) -> Reader:
         """A reader for one answer, which ends at the first of `stops`."""
         return CompactReader(
             Detokenizer(self._tokenizer), StopText(stops), call_id=self._call_id, end_ids=self.end_ids

@@ -13,6 +13,7 @@ import torch
 
 from agentlightning.engine import ChatChunk, ChatCompletion, ChatRequest
 from agentlightning.errors import ConfigError, EngineError
+from lightning_plugin_torch._answer import Answer, SamplingParams, Token
 from lightning_plugin_torch._build import build
 from lightning_plugin_torch._codec import Codec
 from lightning_plugin_torch._compact import CHAT_TEMPLATE, CompactFormat
@@ -22,7 +23,6 @@ from lightning_plugin_torch._options import TorchOptions, decode_build
 from lightning_plugin_torch._request import Request, read_request
 from lightning_plugin_torch._response import Envelope, completion, read_answer
 from lightning_plugin_torch._sampler import Sampler
-from lightning_plugin_torch._answer import Answer, SamplingParams, Token
 from lightning_plugin_torch._sizes import safe_sizes
 from lightning_plugin_torch._stream import stream_chunks
 from lightning_plugin_torch._template import TemplateFormat
@@ -99,11 +99,8 @@ class TorchEngine:
 
     async def stop(self) -> None:
         """Cancels answers under way, ends the worker and frees the weights."""
-        loaded, self._loaded = self._loaded, None
-        if self._worker.running:
-            if loaded is not None:
-                await asyncio.wrap_future(self._worker.submit(loaded.sampler.cancel_all))
-            await asyncio.to_thread(self._worker.stop)
+        self._loaded = None
+        await asyncio.to_thread(self._worker.stop)
 
     async def chat(self, request: ChatRequest) -> ChatCompletion:
         """Answers one request; safe to call from any thread's event loop."""
@@ -163,10 +160,15 @@ class TorchEngine:
                 f"the prompt has {len(prompt)} tokens and the model's context is {loaded.model.context}; "
                 "shorten the conversation, or choose a model with a longer context"
             )
-        key = f"{self._seed}-{request.seed}-{next(self._requests) if request.seed is None else prompt}"
+        which = next(self._requests) if request.seed is None else (request.seed, self.version, prompt)
+        key = f"{self._seed}-{which}"
         name = hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
         return Envelope(
-            id=f"chatcmpl-{name}", created=int(self._clock()), model=self.model, request=request, prompt=prompt
+            id=f"chatcmpl-{name}",
+            created=int(self._clock()),
+            model=self.model,
+            request=request,
+            prompt=prompt,
         )
 
     def _sequences(self, envelope: Envelope, loaded: _Loaded) -> list[Answer]:

@@ -66,9 +66,7 @@ def plan(trees: Sequence[tuple[int, TokenTree, Sequence[int]]], *, limit: int) -
     return batches
 
 
-def lay_out(
-    trees: Iterable[tuple[int, TokenTree, Sequence[int]]], *, device: torch.device
-) -> Batch:
+def lay_out(trees: Iterable[tuple[int, TokenTree, Sequence[int]]], *, device: torch.device) -> Batch:
     """Lays out what has to be computed to predict the wanted nodes: their ancestors.
 
     Args:

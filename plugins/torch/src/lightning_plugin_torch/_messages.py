@@ -93,7 +93,9 @@ def _text(index: int, content: Json) -> str:
     parts = content if isinstance(content, list | tuple) else [content]
     texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
     if not all(isinstance(text, str) for text in texts):
-        raise ConfigError(f"messages[{index}].content holds something other than text: {content!r}; send text only")
+        raise ConfigError(
+            f"messages[{index}].content holds something other than text: {content!r}; send text only"
+        )
     return "".join(str(text) for text in texts)
 
 
@@ -101,7 +103,9 @@ def _call(index: int, value: Json) -> Call:
     function = value.get("function") if isinstance(value, Mapping) else None
     name = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(value, Mapping) or not isinstance(function, Mapping) or not isinstance(name, str):
-        raise ConfigError(f"messages[{index}].tool_calls holds {value!r}; only function calls with a name are known")
+        raise ConfigError(
+            f"messages[{index}].tool_calls holds {value!r}; only function calls with a name are known"
+        )
     arguments = function.get("arguments") or ""
     text = arguments if isinstance(arguments, str) else json.dumps(arguments)
     return Call(str(value.get("id") or ""), name, text)

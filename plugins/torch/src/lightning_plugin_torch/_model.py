@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from agentlightning.errors import ConfigError, EngineError
@@ -77,7 +77,9 @@ class LoadedModel:
 
     def hidden(self, layout: Layout) -> torch.Tensor:
         """Last hidden states `[T, D]` of the tokens of a forest."""
-        unused = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=self.device)  # the layout says who sees whom
+        unused = torch.ones(
+            (1, 1, 1, 1), dtype=torch.bool, device=self.device
+        )  # the layout says who sees whom
         output = self.module.base_model(
             input_ids=layout.token_ids_T[None],
             position_ids=layout.positions_T[None],
@@ -130,14 +132,12 @@ def load(path: Path, options: TorchOptions) -> LoadedModel:
     except (OSError, ValueError, KeyError) as error:
         raise EngineError(f"cannot load the model in {str(path)!r}: {error}") from error
     module.to(device).eval()
-    limit = int(module.config.max_position_embeddings)
+    limit = _longest(module.config)
     if options.context > limit:
         raise ConfigError(
             f"engine 'torch': context {options.context!r} is more than the model's {limit}; lower it or set it to 0"
         )
-    return LoadedModel(
-        module=module, tokenizer=tokenizer, context=options.context or limit, device=device
-    )
+    return LoadedModel(module=module, tokenizer=tokenizer, context=options.context or limit, device=device)
 
 
 @contextmanager
@@ -152,12 +152,25 @@ def silence() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _longest(config: PreTrainedConfig) -> int:
+    """Longest sequence in which every token sees all before it: a sliding window is never left."""
+    longest = int(config.max_position_embeddings)
+    window = getattr(config, "sliding_window", None)
+    if window and getattr(config, "use_sliding_window", True):
+        return min(longest, int(window))
+    return longest
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"engine 'torch': device {name!r} was asked for, but torch finds no GPU; use 'cpu' or 'auto'")
+        raise ConfigError(
+            f"engine 'torch': device {name!r} was asked for, but torch finds no GPU; use 'cpu' or 'auto'"
+        )
     try:
         return torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"engine 'torch': device {name!r} is unknown; use 'auto', 'cpu' or 'cuda'") from error
+        raise ConfigError(
+            f"engine 'torch': device {name!r} is unknown; use 'auto', 'cpu' or 'cuda'"
+        ) from error

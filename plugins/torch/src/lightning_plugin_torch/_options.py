@@ -66,7 +66,7 @@ class TorchOptions(msgspec.Struct, frozen=True, kw_only=True):
     context: int = 0
     batch: int = 0
     max_active: int = 256
-    micro_batch_tokens: int = 8192
+    micro_batch_tokens: int = 4096
     rows: bool = False
     threads: int = 0
 

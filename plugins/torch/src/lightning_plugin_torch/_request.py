@@ -87,7 +87,9 @@ def read_request(body: ChatRequest) -> Request:
     for name, neutral in NEUTRAL.items():
         value = body.get(name)
         if value is not None and value not in neutral:
-            raise ConfigError(f"the torch engine cannot honour {name}={value!r}; leave {name} out of the request")
+            raise ConfigError(
+                f"the torch engine cannot honour {name}={value!r}; leave {name} out of the request"
+            )
     try:
         fields = msgspec.convert(dict(body), type=_Body)
     except msgspec.ValidationError as error:
@@ -97,7 +99,9 @@ def read_request(body: ChatRequest) -> Request:
         tools=() if fields.tool_choice == "none" else tuple(as_tools(fields.tools)),
         temperature=1.0 if fields.temperature is None else fields.temperature,
         top_p=1.0 if fields.top_p is None else fields.top_p,
-        max_tokens=fields.max_tokens if fields.max_completion_tokens is None else fields.max_completion_tokens,
+        max_tokens=fields.max_tokens
+        if fields.max_completion_tokens is None
+        else fields.max_completion_tokens,
         stop=(fields.stop,) if isinstance(fields.stop, str) else tuple(fields.stop or ()),
         seed=fields.seed,
         n=1 if fields.n is None else fields.n,
@@ -114,7 +118,12 @@ def _check_ranges(request: Request) -> None:
     checks = (
         (0 <= request.temperature <= 100, "temperature", request.temperature, "0 to 100"),
         (0 < request.top_p <= 1, "top_p", request.top_p, "more than 0, at most 1"),
-        (request.max_tokens is None or request.max_tokens > 0, "max_tokens", request.max_tokens, "at least 1"),
+        (
+            request.max_tokens is None or request.max_tokens > 0,
+            "max_tokens",
+            request.max_tokens,
+            "at least 1",
+        ),
         (1 <= request.n <= 128, "n", request.n, "1 to 128"),
         (0 <= request.top_logprobs <= 20, "top_logprobs", request.top_logprobs, "0 to 20"),
         (all(request.stop), "stop", request.stop, "strings that are not empty"),

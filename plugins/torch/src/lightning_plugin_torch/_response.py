@@ -9,11 +9,11 @@ from tokenizers import Tokenizer
 
 from agentlightning.engine import ChatChunk, ChatCompletion
 from agentlightning.types import Json
+from lightning_plugin_torch._answer import Answer, Token
 from lightning_plugin_torch._codec import Codec
 from lightning_plugin_torch._format import Delta
 from lightning_plugin_torch._messages import Call, Message
 from lightning_plugin_torch._request import Request
-from lightning_plugin_torch._answer import Answer, Token
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):

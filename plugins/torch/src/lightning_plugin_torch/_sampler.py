@@ -74,7 +74,7 @@ class Sampler:
             self._fail(error)
         return bool(self._waiting or self._active)
 
-    def cancel_all(self) -> None:
+    def stop(self) -> None:
         """Cancels every answer under way."""
         for answer in self._everyone():
             answer.done.cancel()

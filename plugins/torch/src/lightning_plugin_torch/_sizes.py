@@ -7,6 +7,7 @@ from concurrent.futures import Future
 
 import torch
 
+from agentlightning.errors import EngineError
 from lightning_plugin_torch._answer import Answer, SamplingParams, Token
 from lightning_plugin_torch._cache import Page, Recorder
 from lightning_plugin_torch._model import LoadedModel
@@ -35,7 +36,21 @@ def safe_sizes(model: LoadedModel, *, largest: int) -> tuple[int, ...]:
     Args:
         model: The model.
         largest: Most rows; 0 chooses by model and device.
+
+    Raises:
+        EngineError: The architecture cannot be sampled from step by step.
     """
+    try:
+        return _agreeing(model, largest)
+    except (ValueError, TypeError, AttributeError, IndexError) as error:
+        name = type(model.module).__name__
+        raise EngineError(
+            f"the architecture {name} cannot be sampled from with a cache of its keys and values ({error}); "
+            "choose a decoder with full attention in every layer, such as Llama or Qwen"
+        ) from error
+
+
+def _agreeing(model: LoadedModel, largest: int) -> tuple[int, ...]:
     usual = SMALL_STEPS if model.small or model.device.type == "cuda" else LARGE_STEPS
     top = largest or usual[-1]
     for size in sorted({top, *(size for size in usual if size < top)}, reverse=True):
@@ -62,4 +77,6 @@ def _decode(model: LoadedModel, size: int, order: Sequence[int]) -> torch.Tensor
 def _answer(token: int) -> Answer:
     params = SamplingParams(temperature=1.0, top_p=1.0, max_tokens=1, seed=0, choice=0)
     prompt = [0] * (PROBE_CAPACITY // 2)
-    return Answer(prompt=prompt, params=params, end_ids=frozenset(), done=Future(), tokens=[Token(token, 0.0)])
+    return Answer(
+        prompt=prompt, params=params, end_ids=frozenset(), done=Future(), tokens=[Token(token, 0.0)]
+    )

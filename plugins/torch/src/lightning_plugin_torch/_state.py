@@ -53,6 +53,10 @@ def read_state(directory: Path) -> SavedState:
         )
     try:
         state = json.loads((directory / STATE).read_text(encoding="utf-8"))
-        return SavedState(load_file(directory / WEIGHTS), load_file(directory / OPTIMIZER), int(state["version"]))
+        return SavedState(
+            load_file(directory / WEIGHTS), load_file(directory / OPTIMIZER), int(state["version"])
+        )
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise EngineError(f"checkpoint {str(directory)!r} is damaged ({error}); load an earlier one") from error
+        raise EngineError(
+            f"checkpoint {str(directory)!r} is damaged ({error}); load an earlier one"
+        ) from error

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
 from agentlightning.errors import ConfigError
 from agentlightning.types import Json
-from lightning_plugin_torch._format import Delta
+from lightning_plugin_torch._format import Delta, Reader
 from lightning_plugin_torch._messages import Call, Message, Tool
 from lightning_plugin_torch._pieces import Control, Piece, PieceEncoder, remainder
 from lightning_plugin_torch._text import Detokenizer, StopText
@@ -26,7 +27,9 @@ class TemplateFormat:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, *, end_ids: frozenset[int]) -> None:
         if not tokenizer.chat_template:
-            raise ConfigError("the tokenizer has no chat template; choose an instruction-tuned model, or add a template")
+            raise ConfigError(
+                "the tokenizer has no chat template; choose an instruction-tuned model, or add a template"
+            )
         self._template = tokenizer
         self._tokenizer = tokenizer.backend_tokenizer
         self._encoder = PieceEncoder(self._tokenizer)
@@ -39,22 +42,23 @@ class TemplateFormat:
 
     def pieces(self, messages: Sequence[Message], tools: Sequence[Tool], *, generate: bool) -> list[Piece]:
         """Renders a conversation, with the start of the next answer if `generate`."""
-        text = self._template.apply_chat_template(
+        template: Any = self._template
+        text: str = template.apply_chat_template(
             [_plain(message) for message in messages],
             tools=[json.loads(tool.definition) for tool in tools] or None,
             add_generation_prompt=generate,
             tokenize=False,
         )
         if self._special is None:
-            return [str(text)]
-        parts = self._special.split(str(text))
+            return [text]
+        parts = self._special.split(text)
         return [Control(part) if place % 2 else part for place, part in enumerate(parts) if part]
 
     def encode(self, pieces: Sequence[Piece]) -> list[int]:
         """Ids of pieces."""
         return self._encoder.encode(pieces)
 
-    def reader(self, stops: Sequence[str]) -> HermesReader:
+    def reader(self, stops: Sequence[str]) -> Reader:
         """A reader for one answer, which ends at the first of `stops`."""
         return HermesReader(Detokenizer(self._tokenizer), StopText(stops), end_ids=self.end_ids)
 
@@ -74,7 +78,11 @@ def _plain(message: Message) -> dict[str, Json]:
     plain: dict[str, Json] = {"role": message.role, "content": message.content}
     if message.calls:
         plain["tool_calls"] = [
-            {"type": "function", "id": call.id, "function": {"name": call.name, "arguments": _arguments(call)}}
+            {
+                "type": "function",
+                "id": call.id,
+                "function": {"name": call.name, "arguments": _arguments(call)},
+            }
             for call in message.calls
         ]
     if message.tool_call_id:
@@ -120,9 +128,9 @@ class HermesReader:
 
     def _add(self, text: str) -> list[Delta]:
         if not self._open.stopped:
-            before = self._open.push(text)
-            deltas = self._say(self._stop.push(before))
-            return [*deltas, *self._add(self._open.rest()[len(OPEN) :])] if self._open.stopped else deltas
+            deltas = self._say(self._stop.push(self._open.push(text)))
+            rest = self._open.rest()
+            return [*deltas, *self._add(rest[len(OPEN) :])] if rest else deltas
         self._block += text
         block, closed, after = self._block.partition(CLOSE)
         if not closed:

@@ -17,6 +17,7 @@ from lightning_plugin_torch._loss import load_loss
 from lightning_plugin_torch._model import LoadedModel
 from lightning_plugin_torch._optimizer import Optimizer
 from lightning_plugin_torch._options import TorchOptions
+from lightning_plugin_torch._probe import check_forest
 from lightning_plugin_torch._rows import rows_of
 from lightning_plugin_torch._sampler import Sampler
 from lightning_plugin_torch._state import read_state, write_state
@@ -37,6 +38,7 @@ class Trainer:
         self._rows = options.rows
         self._directory = directory
         self._optimizer = Optimizer(model.module)
+        self._checked = False
 
     def forward_backward(self, forest: TokenForest, spec: LossSpec) -> dict[str, float]:
         """Adds gradients; see `TorchLearner.forward_backward`."""
@@ -109,6 +111,9 @@ class Trainer:
         return {name: parameter.detach() for name, parameter in self._model.module.named_parameters()}
 
     def _batches(self, trees: tuple[TokenTree, ...], *, trained: bool) -> Iterator[Batch]:
+        if not self._checked:
+            check_forest(self._model)
+            self._checked = True
         wanted: list[Wanted] = []
         for index, tree in enumerate(trees):
             nodes = [

@@ -20,6 +20,10 @@ class Steps(Protocol):
         """Does a little; returns whether there is more to do."""
         ...
 
+    def stop(self) -> None:
+        """Ends what is under way."""
+        ...
+
 
 class Worker:
     """Runs jobs in order of arrival, and steps while there are none.
@@ -60,7 +64,7 @@ class Worker:
         return future
 
     def stop(self) -> None:
-        """Ends the thread once every job queued so far has run."""
+        """Ends the thread once every job queued so far has run; the steps are told to stop."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._jobs.put(None)
@@ -75,6 +79,8 @@ class Worker:
                 busy = self._steps is not None and self._steps.step()
                 continue
             if job is None:
+                if self._steps is not None:
+                    self._steps.stop()
                 return
             job()
             busy = True

@@ -1,0 +1,112 @@
+"""Points a client's calls at the endpoint of the current rollout; the client itself stays as it is."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NoReturn
+from weakref import WeakKeyDictionary
+
+import openai
+from opentelemetry.trace import Span
+
+from agentlightning.capture import Endpoint, RolloutContext
+
+if TYPE_CHECKING:
+    from openai.resources.chat.completions import AsyncCompletions, Completions
+
+    Resource = Completions | AsyncCompletions
+    Client = openai.OpenAI | openai.AsyncOpenAI
+
+_CREDENTIAL = re.compile("auth|cookie|key|secret|token|organization|project", re.IGNORECASE)
+_HARMLESS = frozenset({"idempotency-key"})
+
+
+class Bindings:
+    """Bound twins of the process's clients: one for each client and rollout, gone with either."""
+
+    def __init__(self) -> None:
+        self._bound: WeakKeyDictionary[RolloutContext, WeakKeyDictionary[Client, Resource]] = (
+            WeakKeyDictionary()
+        )
+
+    def resource(self, found: Resource, context: RolloutContext, endpoint: Endpoint) -> Resource:
+        """The `chat.completions` of the client's twin, which shares its connections."""
+        clients = self._bound.get(context)
+        if clients is None:
+            clients = self._bound.setdefault(context, WeakKeyDictionary())
+        bound = clients.get(found._client)
+        if bound is None:
+            bound = clients[found._client] = _twin(found._client, endpoint).chat.completions
+        return bound
+
+
+def _twin(client: Client, endpoint: Endpoint) -> Client:
+    """A plain client of the endpoint with the client's connections, time limit and retries, and nothing secret of it.
+
+    `with_options` would keep its default headers, its query and its provider's URLs, and cannot copy subclasses with
+    a constructor of their own.
+    """
+    twin: Client
+    if isinstance(client, openai.AsyncOpenAI):
+        twin = openai.AsyncOpenAI(
+            base_url=endpoint.base_url,
+            api_key=endpoint.api_key,
+            http_client=client._client,
+            timeout=client.timeout,
+            max_retries=client.max_retries,
+        )
+    else:
+        twin = openai.OpenAI(
+            base_url=endpoint.base_url,
+            api_key=endpoint.api_key,
+            http_client=client._client,
+            timeout=client.timeout,
+            max_retries=client.max_retries,
+        )
+    twin.organization = twin.project = None
+    twin._custom_headers = {}
+    return twin
+
+
+def bound_request(request: Mapping[str, object], endpoint: Endpoint, *, parent: Span) -> dict[str, object]:
+    """The request as it goes to the endpoint: its key, its model, and the span that the gateway's belongs to."""
+    extra = request.get("extra_headers")
+    headers = dict(extra) if isinstance(extra, Mapping) else {}
+    headers = {name: value for name, value in headers.items() if not _secret(str(name))}
+    headers["Authorization"] = f"Bearer {endpoint.api_key}"
+    own = parent.get_span_context()
+    if own.is_valid:
+        headers["traceparent"] = f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
+    return {**request, "extra_headers": headers}
+
+
+def _secret(name: str) -> bool:
+    return name.lower() not in _HARMLESS and _CREDENTIAL.search(name) is not None
+
+
+def without_key(options: Mapping[str, object]) -> bool:
+    """Whether a client constructed with these options would be refused for want of a key."""
+    given = ("api_key", "admin_api_key", "workload_identity", "provider")
+    if any(options.get(name) is not None for name in given) or options.get("_enforce_credentials") is False:
+        return False
+    return not (os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_ADMIN_KEY"))
+
+
+def late_key() -> str:
+    """The key of a client that was constructed without one, asked for when it is used outside of a rollout."""
+    key = openai.api_key or os.environ.get("OPENAI_API_KEY")
+    return key or _refuse()
+
+
+async def late_key_async() -> str:
+    """`late_key` for async clients."""
+    return late_key()
+
+
+def _refuse() -> NoReturn:
+    raise openai.OpenAIError(
+        "Missing credentials: this client was constructed without a key, which only works inside of a rollout. "
+        "Pass an `api_key` or set the `OPENAI_API_KEY` environment variable."
+    )

@@ -1,0 +1,154 @@
+"""One chat completion: bound to the rollout's endpoint, and recorded as a span."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+import openai
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+
+from agentlightning import semconv
+from agentlightning.capture import current_rollout
+from lightning_adapter_openai._bind import Bindings, bound_request
+from lightning_adapter_openai._describe import request_attributes, response_attributes
+from lightning_adapter_openai._fold import fold
+from lightning_adapter_openai._messages import field
+from lightning_adapter_openai._tap import tap
+from lightning_adapter_openai._wire import shortened
+
+if TYPE_CHECKING:
+    from openai.resources.chat.completions import AsyncCompletions, Completions
+
+_log = logging.getLogger("agentlightning.adapter.openai")
+_OTHERS: Final = re.compile(
+    r"opentelemetry\.instrumentation\.(genai\.)?openai(_v2|\.|$)|openinference\.instrumentation\.openai(\.|$)"
+)
+
+
+class Calls:
+    """What calls of the instrumented SDK go through.
+
+    Args:
+        tracer: Makes the spans; None only binds, because another instrumentation records the calls.
+        content: Whether messages are recorded outside of rollouts; inside they always are.
+    """
+
+    def __init__(self, *, tracer: Tracer | None, content: bool) -> None:
+        self._tracer = tracer
+        self._content = content
+        self._bindings = Bindings()
+
+    def begin(
+        self,
+        method: Callable[..., object],
+        *,
+        resource: Completions | AsyncCompletions,
+        rebind: Callable[[object], Callable[..., object]],
+        request: Mapping[str, object],
+        shorten: bool,
+    ) -> Call:
+        """Prepares a call.
+
+        Args:
+            method: The method as it was called.
+            resource: The `chat.completions` it was called on.
+            rebind: The same method of another `chat.completions`.
+            request: Its arguments.
+            shorten: It does nothing with messages and tools but send them.
+        """
+        context = current_rollout()
+        request = dict(request)
+        messages = request.get("messages")
+        if not isinstance(messages, str | list | tuple) and hasattr(messages, "__next__"):
+            request["messages"] = list(messages)  # type: ignore[call-overload]
+        endpoint = context.endpoint if context else None
+        if endpoint is not None and endpoint.model is not None:
+            request["model"] = endpoint.model
+        content = self._content or context is not None
+        span = self._span(request, content=content)
+        if context is not None and endpoint is not None:
+            method = rebind(self._bindings.resource(resource, context, endpoint))
+            parent = span if span.get_span_context().is_valid else trace.get_current_span()
+            request = bound_request(request, endpoint, parent=parent)
+            if self._tracer is not None and shorten:
+                request = shortened(request)
+        return Call(method, request, span=span, content=content)
+
+    def _span(self, request: Mapping[str, object], *, content: bool) -> Span:
+        scope = getattr(trace.get_current_span(), "instrumentation_scope", None)
+        if self._tracer is None or (scope is not None and _OTHERS.match(scope.name)):
+            return trace.INVALID_SPAN
+        span = self._tracer.start_span(f"chat {request.get('model', '')}".rstrip(), kind=SpanKind.CLIENT)
+        if span.is_recording():
+            _describe(span, lambda: request_attributes(request, content=content))
+        return span
+
+
+class Call:
+    """A call under way; a context manager around its request."""
+
+    def __init__(
+        self, method: Callable[..., object], request: Mapping[str, object], *, span: Span, content: bool
+    ) -> None:
+        self.method = method
+        self.request = request
+        self._span = span
+        self._content = content
+
+    def __enter__(self) -> None:
+        if self._span is not trace.INVALID_SPAN:
+            self._token = otel_context.attach(trace.set_span_in_context(self._span))
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if self._span is not trace.INVALID_SPAN:
+            otel_context.detach(self._token)
+            if error is not None:
+                self._end(error)
+
+    def answered(self, result: object) -> None:
+        """Records what the method returned: an answer, or a response that is still to be read."""
+        if not self._span.is_recording():
+            self._span.end()
+            return
+        response = getattr(result, "response", None) or getattr(result, "http_response", None)
+        if response is None:
+            self._complete(result)
+        elif response.is_closed:
+            self._read(response.content, None)
+        else:
+            tap(response, self._read)
+
+    def _read(self, data: bytes, error: BaseException | None) -> None:
+        completion, complete = fold(data)
+        failure = field(completion.get("error"), "message")
+        if failure is not None and error is None:
+            error = openai.OpenAIError(str(failure))
+        if not complete and error is None:
+            self._span.set_attribute(semconv.CANCELLED, True)
+        self._complete(completion, error)
+
+    def _complete(self, completion: object, error: BaseException | None = None) -> None:
+        _describe(self._span, lambda: response_attributes(completion, content=self._content))
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt):
+            self._span.set_attribute(semconv.CANCELLED, True)
+        elif error is not None:
+            self._span.set_attribute(semconv.ERROR_TYPE, type(error).__qualname__)
+            self._span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+        self._span.end()
+
+
+def _describe(span: Span, attributes: Callable[[], Mapping[str, object]]) -> None:
+    """Capture never breaks a call: what cannot be described is left out, and said in the log."""
+    try:
+        span.set_attributes(attributes())  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001 - a border to whatever objects an agent hands over
+        _log.exception("a chat completion could not be described")

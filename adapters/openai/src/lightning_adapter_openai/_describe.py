@@ -1,0 +1,54 @@
+"""Span attributes of a chat completion: what was asked and what came back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from agentlightning import semconv
+from lightning_adapter_openai._messages import field, input_messages, items, output_messages, to_text
+
+Attribute = str | bool | int | float | Sequence[str]
+Attributes = dict[str, Attribute]
+
+PROVIDER = "openai"
+
+
+def request_attributes(request: Mapping[str, object], *, content: bool) -> Attributes:
+    """What is asked. `content` says whether messages and tools are recorded."""
+    found: Attributes = {
+        semconv.OPERATION: semconv.OPERATION_CHAT,
+        semconv.PROVIDER: PROVIDER,
+        semconv.REQUEST_STREAM: request.get("stream") is True,
+    }
+    model, temperature = request.get("model"), request.get("temperature")
+    longest = request.get("max_completion_tokens") or request.get("max_tokens")
+    if isinstance(model, str):
+        found[semconv.REQUEST_MODEL] = model
+    if isinstance(temperature, int | float):
+        found[semconv.REQUEST_TEMPERATURE] = float(temperature)
+    if isinstance(longest, int):
+        found[semconv.REQUEST_MAX_TOKENS] = longest
+    if content:
+        found[semconv.INPUT_MESSAGES] = to_text(input_messages(items(request.get("messages"))))
+        if tools := items(request.get("tools")):
+            found[semconv.TOOL_DEFINITIONS] = to_text(tools)
+    return found
+
+
+def response_attributes(completion: object, *, content: bool) -> Attributes:
+    """What came back: a `ChatCompletion` or one as plain data."""
+    found: Attributes = {}
+    for key, name in ((semconv.RESPONSE_ID, "id"), (semconv.RESPONSE_MODEL, "model")):
+        value = field(completion, name)
+        if isinstance(value, str):
+            found[key] = value
+    choices = items(field(completion, "choices"))
+    found[semconv.FINISH_REASONS] = [str(field(choice, "finish_reason") or "") for choice in choices]
+    usage = field(completion, "usage")
+    for key, name in ((semconv.INPUT_TOKENS, "prompt_tokens"), (semconv.OUTPUT_TOKENS, "completion_tokens")):
+        count = field(usage, name)
+        if isinstance(count, int):
+            found[key] = count
+    if content:
+        found[semconv.OUTPUT_MESSAGES] = to_text(output_messages(choices))
+    return found

@@ -1,0 +1,23 @@
+"""Both backends of core keep the store's contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agentlightning.store import MemoryStore, SqliteStore, Store
+from agentlightning.testing import ManualClock, StoreContract
+
+
+class TestMemoryStore(StoreContract):
+    def make_store(self, folder: Path, *, clock: ManualClock) -> Store:
+        return MemoryStore(clock=clock)
+
+
+class TestSqliteStore(StoreContract):
+    def make_store(self, folder: Path, *, clock: ManualClock) -> Store:
+        return SqliteStore(folder / "store.db", clock=clock)
+
+
+class TestDurableSqliteStore(StoreContract):
+    def make_store(self, folder: Path, *, clock: ManualClock) -> Store:
+        return SqliteStore(folder / "store.db", durability="full", clock=clock)

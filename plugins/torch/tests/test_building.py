@@ -1,0 +1,136 @@
+"""Building models, options and registration."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer, CohereConfig, MambaConfig, MistralConfig
+
+from agentlightning.errors import ConfigError, EngineError
+from lightning_plugin_torch import create_backend
+from lightning_plugin_torch._build import build
+from lightning_plugin_torch._model import load
+from lightning_plugin_torch._options import BuildOptions, TorchOptions
+from lightning_plugin_torch._sizes import safe_sizes
+
+
+def test_the_same_seed_builds_the_same_files(build_options, tmp_path):
+    for name, seed in (("one", 3), ("same", 3), ("other", 4)):
+        build(BuildOptions(**build_options), seed=seed, directory=tmp_path / name)
+    one = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+    assert one == {path.name: path.read_bytes() for path in (tmp_path / "same").iterdir()}
+    assert one["model.safetensors"] != (tmp_path / "other" / "model.safetensors").read_bytes()
+    assert one["tokenizer.json"] == (tmp_path / "other" / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.parametrize("digits", [1, 2])
+def test_numbers_are_split_into_tokens_of_so_many_digits(build_options, tmp_path, digits):
+    build(BuildOptions(**{**build_options, "vocabulary": 480}, digits=digits), seed=0, directory=tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    texts = [tokenizer.decode([token]) for token in tokenizer("What is 12 + 7345?")["input_ids"]]
+    numbers = [text for text in texts if text.strip().isdigit()]
+    assert numbers == (["1", "2", "7", "3", "4", "5"] if digits == 1 else ["12", "73", "45"])
+    assert "".join(texts) == "What is 12 + 7345?"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "one of model and build"),
+        ({"model": "x", "build": {"corpus": "y"}}, "one of model and build"),
+        ({"model": "nowhere"}, r"has no config\.json"),
+        ({"modle": "x"}, "did you mean 'model'"),
+        ({"build": {"corpus": "nowhere.jsonl"}}, "is not a file"),
+        ({"build": {"corpus": "x", "layer": 2}}, "did you mean 'layers'"),
+        ({"build": {"corpus": "x", "width": 30, "heads": 4}}, "multiple of twice the heads"),
+        ({"build": {"corpus": "x", "style": "mamba"}}, "style"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(options, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        create_backend(options, seed=0, directory=tmp_path)
+
+
+async def test_a_corpus_line_that_is_no_conversation_is_named(build_options, corpus, tmp_path):
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text(corpus.read_text().splitlines()[0] + '\n{"text": "no messages"}\n')
+    backend = create_backend({"build": {**build_options, "corpus": str(broken)}}, seed=0, directory=tmp_path)
+    with pytest.raises(ConfigError, match="line 2 of corpus"):
+        await backend.engine.start()
+
+
+async def test_a_damaged_model_is_refused(model_directory, tmp_path):
+    broken = tmp_path / "model"
+    broken.mkdir()
+    (broken / "config.json").write_text("{}")
+    backend = create_backend({"model": str(broken)}, seed=0, directory=tmp_path)
+    with pytest.raises(EngineError, match="cannot load the model"):
+        await backend.engine.start()
+
+
+async def test_a_context_beyond_the_model_is_refused(model_directory, tmp_path):
+    backend = create_backend({"model": str(model_directory), "context": 9999}, seed=0, directory=tmp_path)
+    with pytest.raises(ConfigError, match=r"context 9999 is more than the model's 160"):
+        await backend.engine.start()
+
+
+def test_some_number_of_rows_is_safe(model_directory):
+    model = load(model_directory, TorchOptions(model=str(model_directory)))
+    assert safe_sizes(model, largest=1) == (1,)
+    assert safe_sizes(model, largest=16)[-1] <= 16
+
+
+def _random_model(config, tokenizer_from: Path, directory: Path) -> str:
+    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+    AutoTokenizer.from_pretrained(tokenizer_from).save_pretrained(directory)
+    return str(directory)
+
+
+SIZES = {
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 64,
+    "eos_token_id": 6,
+}
+
+
+async def test_a_window_is_never_left(model_directory, tmp_path):
+    model = _random_model(MistralConfig(**SIZES, sliding_window=16), model_directory, tmp_path / "mistral")
+    backend = create_backend({"model": model}, seed=0, directory=tmp_path)
+    await backend.engine.start()
+    answer = await backend.engine.chat({"messages": [{"role": "user", "content": "1"}], "seed": 0})
+    await backend.engine.stop()
+    assert answer["usage"]["total_tokens"] <= 16
+
+
+async def test_an_architecture_without_keys_and_values_is_refused(model_directory, tmp_path):
+    config = MambaConfig(vocab_size=320, hidden_size=32, num_hidden_layers=1, max_position_embeddings=64)
+    model = _random_model(config, model_directory, tmp_path / "mamba")
+    backend = create_backend({"model": model}, seed=0, directory=tmp_path)
+    with pytest.raises(EngineError, match="MambaForCausalLM cannot be sampled from"):
+        await backend.engine.start()
+
+
+async def test_an_architecture_that_changes_its_logits_is_not_trained(model_directory, tmp_path, plant):
+    config = CohereConfig(**SIZES, logit_scale=0.5)
+    model = _random_model(config, model_directory, tmp_path / "cohere")
+    backend = create_backend({"model": model}, seed=0, directory=tmp_path)
+    await backend.engine.start()
+    with pytest.raises(ConfigError, match="CohereForCausalLM computes a token tree differently"):
+        await backend.learner.logprobs(plant([([7, 8], [9])]))
+    await backend.engine.stop()
+
+
+def test_hooks_load_without_torch():
+    code = (
+        "import sys; from lightning_plugin_torch import hooks; (spec,) = hooks.agl_register_engines(); "
+        "assert spec.name == 'torch' and 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
