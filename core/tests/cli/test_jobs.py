@@ -128,7 +128,6 @@ def test_evaluation_shows_the_interval_and_where_to_look(agl: Agl, project: Path
 
 def test_evaluation_needs_no_algorithm(agl: Agl, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGL_PLUGINS", "core")
-    monkeypatch.delenv("AGL_ALGORITHM")
     assert agl("eval", "agent.py:solve", "--data", "val.jsonl").code == 0
 
 

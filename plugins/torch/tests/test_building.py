@@ -17,7 +17,7 @@ from lightning_plugin_torch._options import BuildOptions, TorchOptions
 from lightning_plugin_torch._sizes import safe_sizes
 
 
-def test_the_same_seed_builds_the_same_files(build_options, tmp_path):
+def test_the_same_seed_builds_the_same_files(build_options: Options, tmp_path: Path) -> None:
     for name, seed in (("one", 3), ("same", 3), ("other", 4)):
         build(BuildOptions(**build_options), seed=seed, directory=tmp_path / name)
     one = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
@@ -27,7 +27,9 @@ def test_the_same_seed_builds_the_same_files(build_options, tmp_path):
 
 
 @pytest.mark.parametrize("digits", [1, 2])
-def test_numbers_are_split_into_tokens_of_so_many_digits(build_options, tmp_path, digits):
+def test_numbers_are_split_into_tokens_of_so_many_digits(
+    build_options: Options, tmp_path: Path, digits: int
+) -> None:
     build(BuildOptions(**{**build_options, "vocabulary": 480}, digits=digits), seed=0, directory=tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     texts = [tokenizer.decode([token]) for token in tokenizer("What is 12 + 7345?")["input_ids"]]
@@ -49,12 +51,14 @@ def test_numbers_are_split_into_tokens_of_so_many_digits(build_options, tmp_path
         ({"build": {"corpus": "x", "style": "mamba"}}, "style"),
     ],
 )
-def test_options_that_cannot_be_used_are_refused(options, message, tmp_path):
+def test_options_that_cannot_be_used_are_refused(options: Options, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         create_backend(options, seed=0, directory=tmp_path)
 
 
-async def test_a_corpus_line_that_is_no_conversation_is_named(build_options, corpus, tmp_path):
+async def test_a_corpus_line_that_is_no_conversation_is_named(
+    build_options: Options, corpus: Path, tmp_path: Path
+) -> None:
     broken = tmp_path / "broken.jsonl"
     broken.write_text(corpus.read_text().splitlines()[0] + '\n{"text": "no messages"}\n')
     backend = create_backend({"build": {**build_options, "corpus": str(broken)}}, seed=0, directory=tmp_path)
@@ -62,7 +66,7 @@ async def test_a_corpus_line_that_is_no_conversation_is_named(build_options, cor
         await backend.engine.start()
 
 
-async def test_a_damaged_model_is_refused(model_directory, tmp_path):
+async def test_a_damaged_model_is_refused(model_directory: Path, tmp_path: Path) -> None:
     broken = tmp_path / "model"
     broken.mkdir()
     (broken / "config.json").write_text("{}")
@@ -71,13 +75,13 @@ async def test_a_damaged_model_is_refused(model_directory, tmp_path):
         await backend.engine.start()
 
 
-async def test_a_context_beyond_the_model_is_refused(model_directory, tmp_path):
+async def test_a_context_beyond_the_model_is_refused(model_directory: Path, tmp_path: Path) -> None:
     backend = create_backend({"model": str(model_directory), "context": 9999}, seed=0, directory=tmp_path)
     with pytest.raises(ConfigError, match=r"context 9999 is more than the model's 160"):
         await backend.engine.start()
 
 
-def test_some_number_of_rows_is_safe(model_directory):
+def test_some_number_of_rows_is_safe(model_directory: Path) -> None:
     model = load(model_directory, TorchOptions(model=str(model_directory)))
     assert safe_sizes(model, largest=1) == (1,)
     assert safe_sizes(model, largest=16)[-1] <= 16
@@ -101,7 +105,7 @@ SIZES = {
 }
 
 
-async def test_a_window_is_never_left(model_directory, tmp_path):
+async def test_a_window_is_never_left(model_directory: Path, tmp_path: Path) -> None:
     model = _random_model(MistralConfig(**SIZES, sliding_window=16), model_directory, tmp_path / "mistral")
     backend = create_backend({"model": model}, seed=0, directory=tmp_path)
     await backend.engine.start()
@@ -110,7 +114,9 @@ async def test_a_window_is_never_left(model_directory, tmp_path):
     assert answer["usage"]["total_tokens"] <= 16
 
 
-async def test_an_architecture_without_keys_and_values_is_refused(model_directory, tmp_path):
+async def test_an_architecture_without_keys_and_values_is_refused(
+    model_directory: Path, tmp_path: Path
+) -> None:
     config = MambaConfig(vocab_size=320, hidden_size=32, num_hidden_layers=1, max_position_embeddings=64)
     model = _random_model(config, model_directory, tmp_path / "mamba")
     backend = create_backend({"model": model}, seed=0, directory=tmp_path)
@@ -118,7 +124,9 @@ async def test_an_architecture_without_keys_and_values_is_refused(model_director
         await backend.engine.start()
 
 
-async def test_an_architecture_that_changes_its_logits_is_not_trained(model_directory, tmp_path, plant):
+async def test_an_architecture_that_changes_its_logits_is_not_trained(
+    model_directory: Path, tmp_path: Path, plant: Planter
+) -> None:
     config = CohereConfig(**SIZES, logit_scale=0.5)
     model = _random_model(config, model_directory, tmp_path / "cohere")
     backend = create_backend({"model": model}, seed=0, directory=tmp_path)
@@ -128,7 +136,7 @@ async def test_an_architecture_that_changes_its_logits_is_not_trained(model_dire
     await backend.engine.stop()
 
 
-def test_hooks_load_without_torch():
+def test_hooks_load_without_torch() -> None:
     code = (
         "import sys; from lightning_plugin_torch import hooks; (spec,) = hooks.agl_register_engines(); "
         "assert spec.name == 'torch' and 'torch' not in sys.modules and 'transformers' not in sys.modules"

@@ -33,7 +33,7 @@ async def collect(backend, body) -> list[dict]:
     return [chunk async for chunk in backend.engine.stream(body)]
 
 
-async def test_a_seed_gives_one_answer_whatever_else_is_sampled(start):
+async def test_a_seed_gives_one_answer_whatever_else_is_sampled(start: Starter) -> None:
     backend = await start()
     body = ask(seed=11, max_tokens=90, n=2)  # outgrows pages on its way
     alone = exact(await backend.engine.chat(body))
@@ -46,19 +46,19 @@ async def test_a_seed_gives_one_answer_whatever_else_is_sampled(start):
     assert exact(await other.engine.chat(body)) == alone
 
 
-async def test_identical_prompts_differ_by_seed_and_by_choice(backend):
+async def test_identical_prompts_differ_by_seed_and_by_choice(backend: Backend) -> None:
     answers = await asyncio.gather(*(backend.engine.chat(ask(seed=seed, n=3)) for seed in range(4)))
     ids = [tuple(ids) for answer in answers for ids, _ in exact(answer)]
     assert len(set(ids)) == len(ids)
 
 
-async def test_requests_without_a_seed_differ(backend):
+async def test_requests_without_a_seed_differ(backend: Backend) -> None:
     one, other = [await backend.engine.chat(ask(seed=None)) for _ in range(2)]
     assert exact(one) != exact(other)
     assert one["id"] != other["id"]
 
 
-async def test_temperature_zero_is_greedy(start, model_directory):
+async def test_temperature_zero_is_greedy(start: Starter, model_directory: Path) -> None:
     backend = await start(model=str(model_directory))
     answer = await backend.engine.chat(ask(temperature=0))
     model = AutoModelForCausalLM.from_pretrained(model_directory).eval()
@@ -74,7 +74,9 @@ async def test_temperature_zero_is_greedy(start, model_directory):
     assert exact(await backend.engine.chat(ask(temperature=1, top_p=1e-9)))[0][0] == ids[-24:]
 
 
-async def test_log_probabilities_are_those_of_the_scaled_distribution(start, model_directory):
+async def test_log_probabilities_are_those_of_the_scaled_distribution(
+    start: Starter, model_directory: Path
+) -> None:
     backend = await start(model=str(model_directory))
     answer = await backend.engine.chat(ask(temperature=0.5, max_tokens=1, top_logprobs=3))
     model = AutoModelForCausalLM.from_pretrained(model_directory).eval()
@@ -89,7 +91,7 @@ async def test_log_probabilities_are_those_of_the_scaled_distribution(start, mod
     assert top == pytest.approx(logprobs_V.topk(3).values.tolist(), abs=1e-4)
 
 
-async def test_an_answer_has_the_form_of_the_wire(backend):
+async def test_an_answer_has_the_form_of_the_wire(backend: Backend) -> None:
     answer = await backend.engine.chat(ask(n=2, max_completion_tokens=4, max_tokens=None))
     assert answer["object"] == "chat.completion"
     assert answer["model"] == "policy"
@@ -109,7 +111,7 @@ async def test_an_answer_has_the_form_of_the_wire(backend):
     assert plain["choices"][0]["logprobs"] is None
 
 
-async def test_a_stop_string_ends_the_answer_and_is_left_out(backend):
+async def test_a_stop_string_ends_the_answer_and_is_left_out(backend: Backend) -> None:
     whole = await backend.engine.chat(ask(seed=1))
     text = whole["choices"][0]["message"]["content"]
     stop = text[4:6]
@@ -122,7 +124,9 @@ async def test_a_stop_string_ends_the_answer_and_is_left_out(backend):
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_a_stream_says_what_the_whole_answer_says(backend, seed, tools):
+async def test_a_stream_says_what_the_whole_answer_says(
+    backend: Backend, seed: int, tools: list[Json]
+) -> None:
     body = ask(seed=seed, n=2, max_tokens=40, tools=tools, stop=["e"] if seed % 3 == 0 else None)
     whole = await backend.engine.chat(body)
     chunks = await collect(backend, body)
@@ -151,7 +155,7 @@ async def test_a_stream_says_what_the_whole_answer_says(backend, seed, tools):
         ]
 
 
-async def test_chunks_arrive_while_tokens_are_sampled(start):
+async def test_chunks_arrive_while_tokens_are_sampled(start: Starter) -> None:
     backend = await start(batch=1)
     stream = backend.engine.stream(ask(max_tokens=100))
     first = await anext(stream)
@@ -160,7 +164,7 @@ async def test_chunks_arrive_while_tokens_are_sampled(start):
     assert len(rest) > 20
 
 
-async def test_the_next_turn_reuses_the_sampled_tokens(backend, tools):
+async def test_the_next_turn_reuses_the_sampled_tokens(backend: Backend, tools: list[Json]) -> None:
     messages = [{"role": "system", "content": "Add."}, {"role": "user", "content": "What is 2 + 3?"}]
     for turn in range(3):
         body = ask(messages=messages, tools=tools, seed=turn, max_tokens=12)
@@ -183,7 +187,7 @@ async def test_the_next_turn_reuses_the_sampled_tokens(backend, tools):
         {"parallel_tool_calls": False},
     ],
 )
-async def test_a_knob_that_cannot_be_honoured_is_refused(backend, option):
+async def test_a_knob_that_cannot_be_honoured_is_refused(backend: Backend, option: Options) -> None:
     with pytest.raises(ConfigError, match=next(iter(option))):
         await backend.engine.chat(ask(**option))
 
@@ -204,29 +208,29 @@ async def test_a_knob_that_cannot_be_honoured_is_refused(backend, option):
         {"tools": [{"type": "retrieval"}]},
     ],
 )
-async def test_a_wrong_value_is_refused(backend, option):
+async def test_a_wrong_value_is_refused(backend: Backend, option: Options) -> None:
     with pytest.raises(ConfigError):
         await backend.engine.chat(ask(**option))
 
 
-async def test_neutral_knobs_and_metadata_are_let_through(backend):
+async def test_neutral_knobs_and_metadata_are_let_through(backend: Backend) -> None:
     body = ask(
         presence_penalty=0, top_k=-1, user="me", metadata={"a": "b"}, store=False, response_format=None
     )
     assert exact(await backend.engine.chat(body)) == exact(await backend.engine.chat(ask()))
 
 
-async def test_a_prompt_that_is_too_long_is_refused_with_its_length(backend):
+async def test_a_prompt_that_is_too_long_is_refused_with_its_length(backend: Backend) -> None:
     with pytest.raises(ConfigError, match=r"the prompt has \d{3,} tokens and the model's context is 160"):
         await backend.engine.chat(ask("1 + 1 " * 200))
 
 
-async def test_an_answer_ends_where_the_context_ends(backend):
+async def test_an_answer_ends_where_the_context_ends(backend: Backend) -> None:
     answer = await backend.engine.chat(ask(max_tokens=10_000, seed=3))
     assert answer["usage"]["total_tokens"] <= 160
 
 
-async def test_a_cancelled_request_frees_its_place(start):
+async def test_a_cancelled_request_frees_its_place(start: Starter) -> None:
     backend = await start(max_active=1, batch=1)
     stream = backend.engine.stream(ask(max_tokens=150))
     await anext(stream)
@@ -240,7 +244,7 @@ async def test_a_cancelled_request_frees_its_place(start):
     assert len(answer["choices"][0]["token_ids"]) == 2
 
 
-async def test_stopping_cancels_what_is_under_way(start):
+async def test_stopping_cancels_what_is_under_way(start: Starter) -> None:
     backend = await start()
     task = asyncio.create_task(backend.engine.chat(ask(max_tokens=150, n=100)))
     stream = backend.engine.stream(ask(max_tokens=150))
@@ -253,7 +257,7 @@ async def test_stopping_cancels_what_is_under_way(start):
         await backend.engine.chat(ask())
 
 
-async def test_loops_of_several_threads_are_served(backend):
+async def test_loops_of_several_threads_are_served(backend: Backend) -> None:
     expected = exact(await backend.engine.chat(ask()))
     found = []
 
@@ -268,7 +272,7 @@ async def test_loops_of_several_threads_are_served(backend):
     assert found == [expected] * 4
 
 
-async def test_answers_follow_the_weights(start, plant):
+async def test_answers_follow_the_weights(start: Starter, plant: Planter) -> None:
     backend = await start()
     before = await backend.engine.chat(ask())
     await backend.learner.forward_backward(plant([([7, 8], [9, 10])]), RATIO)
@@ -282,7 +286,7 @@ async def test_answers_follow_the_weights(start, plant):
     assert exact(await fresh.engine.chat(ask())) == exact(after)
 
 
-async def test_an_answer_that_spans_an_update_says_so(start, plant):
+async def test_an_answer_that_spans_an_update_says_so(start: Starter, plant: Planter) -> None:
     backend = await start()
     stream = backend.engine.stream(ask(max_tokens=150, temperature=5.0))
     chunks = [await anext(stream) for _ in range(3)]
@@ -292,7 +296,9 @@ async def test_an_answer_that_spans_an_update_says_so(start, plant):
     assert chunks[-1]["policy_versions"] == [0, 1]
 
 
-async def test_tokenising_agrees_with_what_was_prompted_and_sampled(backend, demonstration):
+async def test_tokenising_agrees_with_what_was_prompted_and_sampled(
+    backend: Backend, demonstration: Demonstration
+) -> None:
     record = demonstration(12, 34)
     tokenized = await backend.learner.tokenize(record["messages"], tools=record["tools"])
     assistant = [index for index, message in enumerate(record["messages"]) if message["role"] == "assistant"]
@@ -309,7 +315,9 @@ async def test_tokenising_agrees_with_what_was_prompted_and_sampled(backend, dem
     assert place == len(tokenized.token_ids)
 
 
-async def test_a_model_that_learned_a_tool_call_makes_it_on_the_wire(start, plant, demonstration):
+async def test_a_model_that_learned_a_tool_call_makes_it_on_the_wire(
+    start: Starter, plant: Planter, demonstration: Demonstration
+) -> None:
     backend = await start()
     record = demonstration(12, 34)
     tokenized = await backend.learner.tokenize(record["messages"], tools=record["tools"])

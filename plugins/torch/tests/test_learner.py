@@ -57,7 +57,9 @@ def styled(request, build_options, tmp_path_factory) -> Path:
 
 @few
 @given(trees=forests)
-def test_a_forest_has_the_loss_and_the_gradients_of_its_rows(model_directory, plant, trees):
+def test_a_forest_has_the_loss_and_the_gradients_of_its_rows(
+    model_directory: Path, plant: Planter, trees: list[list[Sampled]]
+) -> None:
     forest = plant(*trees)
     as_forest, as_rows = trainer(model_directory), trainer(model_directory, rows=True)
     one, other = as_forest.forward_backward(forest, RATIO), as_rows.forward_backward(forest, RATIO)
@@ -68,7 +70,9 @@ def test_a_forest_has_the_loss_and_the_gradients_of_its_rows(model_directory, pl
         torch.testing.assert_close(gradient, theirs[name], rtol=1e-4, atol=1e-6)
 
 
-def test_every_style_gives_a_forest_the_log_probabilities_of_a_plain_forward(styled, plant):
+def test_every_style_gives_a_forest_the_log_probabilities_of_a_plain_forward(
+    styled: Path, plant: Planter
+) -> None:
     forest = plant(
         [([9, 8, 7], [10, 11]), ([9, 8, 7], [12]), ([9, 8, 7, 10, 11, 20, 21], [22, 23]), ([9, 30], [31])]
     )
@@ -85,7 +89,9 @@ def test_every_style_gives_a_forest_the_log_probabilities_of_a_plain_forward(sty
 
 @few
 @given(trees=forests, limit=st.integers(min_value=1, max_value=60))
-def test_micro_batches_add_up(model_directory, plant, trees, limit):
+def test_micro_batches_add_up(
+    model_directory: Path, plant: Planter, trees: list[list[Sampled]], limit: int
+) -> None:
     forest = plant(*trees)
     whole, parts = trainer(model_directory), trainer(model_directory, micro_batch_tokens=limit)
     assert whole.forward_backward(forest, RATIO) == pytest.approx(
@@ -95,7 +101,9 @@ def test_micro_batches_add_up(model_directory, plant, trees, limit):
         torch.testing.assert_close(gradient, gradients(parts)[name], rtol=1e-4, atol=1e-6)
 
 
-def test_the_logits_of_many_tokens_are_computed_in_parts(model_directory, plant, monkeypatch):
+def test_the_logits_of_many_tokens_are_computed_in_parts(
+    model_directory: Path, plant: Planter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     forest = plant([(list(range(7, 60)), list(range(60, 90)))])
     whole = trainer(model_directory)
     one = whole.forward_backward(forest, RATIO)
@@ -106,7 +114,9 @@ def test_the_logits_of_many_tokens_are_computed_in_parts(model_directory, plant,
         torch.testing.assert_close(gradient, gradients(parts)[name], rtol=1e-4, atol=1e-6)
 
 
-def test_metrics_are_means_over_trained_nodes_and_the_loss_is_the_sum(model_directory, plant):
+def test_metrics_are_means_over_trained_nodes_and_the_loss_is_the_sum(
+    model_directory: Path, plant: Planter
+) -> None:
     forest = plant([([7, 8], [9, 10])], [([11], [12, 13, 14])])
     found = trainer(model_directory).forward_backward(forest, CROSS_ENTROPY)
     expected = -sum(
@@ -117,14 +127,16 @@ def test_metrics_are_means_over_trained_nodes_and_the_loss_is_the_sum(model_dire
     assert found == {"loss": pytest.approx(expected, rel=1e-5), "tokens": 5.0}
 
 
-async def test_a_forest_with_nothing_to_train_changes_nothing(start, plant):
+async def test_a_forest_with_nothing_to_train_changes_nothing(start: Starter, plant: Planter) -> None:
     backend = await start()
     forest = plant([([7, 8], [9])])
     idle = TokenForest(trees=tuple(replace(tree, weights=array("f", [0.0] * 3)) for tree in forest.trees))
     assert await backend.learner.forward_backward(idle, RATIO) == {"loss": 0.0, "tokens": 0.0}
 
 
-async def test_a_loss_that_is_not_finite_discards_the_gradients_and_keeps_the_batch(start, plant, tmp_path):
+async def test_a_loss_that_is_not_finite_discards_the_gradients_and_keeps_the_batch(
+    start: Starter, plant: Planter, tmp_path: Path
+) -> None:
     backend = await start()
     forest = plant([([7, 8], [9, 10])])
     await backend.learner.forward_backward(forest, RATIO)
@@ -135,7 +147,7 @@ async def test_a_loss_that_is_not_finite_discards_the_gradients_and_keeps_the_ba
     assert (await backend.learner.optim_step(OptimizerConfig()))["grad_norm"] == 0.0
 
 
-async def test_a_loss_that_cannot_be_imported_is_named(start, plant):
+async def test_a_loss_that_cannot_be_imported_is_named(start: Starter, plant: Planter) -> None:
     backend = await start()
     with pytest.raises(TargetError, match="no_such_module"):
         await backend.learner.forward_backward(
@@ -143,7 +155,7 @@ async def test_a_loss_that_cannot_be_imported_is_named(start, plant):
         )
 
 
-async def test_cross_entropy_falls_and_the_version_counts_steps(start, plant):
+async def test_cross_entropy_falls_and_the_version_counts_steps(start: Starter, plant: Planter) -> None:
     backend = await start()
     forest = plant([([7, 8, 9], [20, 21, 22, 23])])
     losses = []
@@ -155,7 +167,9 @@ async def test_cross_entropy_falls_and_the_version_counts_steps(start, plant):
     assert losses[-1] < 0.5 * losses[0]
 
 
-async def test_training_goes_on_bit_by_bit_from_a_saved_state(start, plant, tmp_path):
+async def test_training_goes_on_bit_by_bit_from_a_saved_state(
+    start: Starter, plant: Planter, tmp_path: Path
+) -> None:
     forest = plant([([7, 8, 9], [20, 21, 22]), ([7, 8, 9], [23, 24])])
 
     async def train(backend, steps: int) -> None:
@@ -185,7 +199,7 @@ async def test_training_goes_on_bit_by_bit_from_a_saved_state(start, plant, tmp_
     assert resumed.engine.version == 4
 
 
-async def test_an_incomplete_state_is_refused(start, tmp_path):
+async def test_an_incomplete_state_is_refused(start: Starter, tmp_path: Path) -> None:
     backend = await start()
     with pytest.raises(EngineError, match=r"no model\.safetensors, optimizer\.safetensors, state\.json"):
         await backend.learner.load_state(tmp_path)
@@ -197,7 +211,9 @@ async def test_an_incomplete_state_is_refused(start, tmp_path):
         await backend.learner.load_state(saved)
 
 
-async def test_a_saved_model_loads_elsewhere_with_the_trained_weights(start, plant, tmp_path):
+async def test_a_saved_model_loads_elsewhere_with_the_trained_weights(
+    start: Starter, plant: Planter, tmp_path: Path
+) -> None:
     backend = await start()
     forest = plant([([7, 8, 9], [20, 21])])
     await backend.learner.forward_backward(forest, RATIO)
@@ -213,7 +229,7 @@ async def test_a_saved_model_loads_elsewhere_with_the_trained_weights(start, pla
     assert found[0][3] == pytest.approx(logprobs_V[20].item(), abs=1e-4)
 
 
-async def test_the_learner_agrees_with_the_sampler(backend, plant):
+async def test_the_learner_agrees_with_the_sampler(backend: Backend, plant: Planter) -> None:
     bodies = [
         {
             "messages": [{"role": "user", "content": f"What is {i} + 1?"}],

@@ -76,7 +76,9 @@ def rewards(unit: Unit, rollout_ids: Sequence[str]) -> list[Reward]:
 
 
 def _append(unit: Unit, row: AttemptRow, spans: Sequence[PackedSpan], *, token: int | None) -> AppendResult:
-    fresh = {span.span_id: span for span in reversed(spans)}  # of two with one id, the first is kept
+    fresh: dict[str, PackedSpan] = {}
+    for span in spans:
+        fresh.setdefault(span.span_id, span)
     if row.spans:
         for span_id in unit.tables.spans.known(row.number, list(fresh)):
             del fresh[span_id]
@@ -87,7 +89,7 @@ def _append(unit: Unit, row: AttemptRow, spans: Sequence[PackedSpan], *, token: 
     rows: list[SpanRow] = []
     reward_rows: list[RewardRow] = []
     numbers = count((row.number << SEQUENCE_BITS) + row.spans + 1)
-    for number, span in zip(numbers, reversed(fresh.values()), strict=False):
+    for number, span in zip(numbers, fresh.values(), strict=False):
         rows.append(SpanRow(number, row.number, span.span_id, span.operation, span.agent, late, span.body))
         if span.reward is not None and not late:
             reward_rows.append(_reward_row(number, row.number, span.reward))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -39,7 +40,8 @@ def build(options: BuildOptions, *, seed: int, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(_config(options, tokenizer), dtype=torch.float32)
+        auto: Any = AutoModelForCausalLM
+        model = auto.from_config(_config(options, tokenizer), dtype=torch.float32)
     with silence():
         model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
@@ -82,7 +84,8 @@ def _tokenizer(
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    fast = PreTrainedTokenizerFast(
+    wrap: Any = PreTrainedTokenizerFast
+    fast: PreTrainedTokenizerFast = wrap(
         tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, model_max_length=options.context
     )
     fast.chat_template = CHAT_TEMPLATE

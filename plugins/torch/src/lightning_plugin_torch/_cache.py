@@ -36,18 +36,18 @@ class Recorder:
 
 
 class Page:
-    """Keys and values of sequences of up to `capacity` tokens, one row each.
+    """Keys and values of answers of up to `capacity` tokens, one row each.
 
     The rows in use come first. A step computes one of a few fixed numbers of rows, each over the whole capacity; what a
     row does not see is masked.
 
     Attributes:
-        sequences: Who has which row.
+        answers: Who has which row.
     """
 
     def __init__(self, *, sizes: Sequence[int], capacity: int) -> None:
         self.capacity = capacity
-        self.sequences: list[Answer] = []
+        self.answers: list[Answer] = []
         self._sizes = sizes
         self._keys: list[torch.Tensor] = []
         self._values: list[torch.Tensor] = []
@@ -57,37 +57,37 @@ class Page:
     @property
     def full(self) -> bool:
         """Whether every row is taken."""
-        return len(self.sequences) == self._sizes[-1]
+        return len(self.answers) == self._sizes[-1]
 
-    def put(self, sequence: Answer, keys: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
-        """Gives a row to a sequence with the keys and values it has so far, per layer `[H, T, D]`."""
+    def put(self, answer: Answer, keys: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
+        """Gives a row to a answer with the keys and values it has so far, per layer `[H, T, D]`."""
         if not self._keys:
             self._keys = [self._zeros(key) for key in keys]
             self._values = [self._zeros(value) for value in values]
         for mine, theirs in zip((*self._keys, *self._values), (*keys, *values), strict=True):
-            mine[len(self.sequences), :, : theirs.shape[1]] = theirs
-        self.sequences.append(sequence)
+            mine[len(self.answers), :, : theirs.shape[1]] = theirs
+        self.answers.append(answer)
 
-    def read(self, sequence: Answer) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Keys and values of a sequence, per layer `[H, C, D]`, valid until the page changes."""
-        row = self.sequences.index(sequence)
+    def read(self, answer: Answer) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Keys and values of a answer, per layer `[H, C, D]`, valid until the page changes."""
+        row = self.answers.index(answer)
         return [key[row] for key in self._keys], [value[row] for value in self._values]
 
-    def drop(self, sequence: Answer) -> None:
-        """Frees a sequence's row; the last row moves there."""
-        row, last = self.sequences.index(sequence), self.sequences.pop()
-        if last is not sequence:
-            self.sequences[row] = last
+    def drop(self, answer: Answer) -> None:
+        """Frees a answer's row; the last row moves there."""
+        row, last = self.answers.index(answer), self.answers.pop()
+        if last is not answer:
+            self.answers[row] = last
             for tensor in (*self._keys, *self._values):
-                tensor[row] = tensor[len(self.sequences)]
+                tensor[row] = tensor[len(self.answers)]
 
     def feed(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Last tokens `[S, 1]`, their positions `[S, 1]`, and what each may see `[S, 1, 1, C]`."""
-        size = next(size for size in self._sizes if size >= len(self.sequences))
-        idle, device = [0] * (size - len(self.sequences)), self._keys[0].device
+        size = next(size for size in self._sizes if size >= len(self.answers))
+        idle, device = [0] * (size - len(self.answers)), self._keys[0].device
         self._rows_S = torch.arange(size, device=device)
-        self._position_S = torch.tensor([s.position for s in self.sequences] + idle, device=device)
-        ids_S = torch.tensor([s.tokens[-1].id for s in self.sequences] + idle, device=device)
+        self._position_S = torch.tensor([s.position for s in self.answers] + idle, device=device)
+        ids_S = torch.tensor([s.tokens[-1].id for s in self.answers] + idle, device=device)
         visible_S_C = torch.arange(self.capacity, device=device) <= self._position_S[:, None]
         return ids_S[:, None], self._position_S[:, None], visible_S_C[:, None, None, :]
 

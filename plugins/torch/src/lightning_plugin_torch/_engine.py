@@ -7,11 +7,12 @@ import hashlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from agentlightning.engine import ChatChunk, ChatCompletion, ChatRequest
+from agentlightning.engine import ChatChunk, ChatCompletion, ChatRequest, InferenceEngine, Learner
 from agentlightning.errors import ConfigError, EngineError
 from lightning_plugin_torch._answer import Answer, SamplingParams, Token
 from lightning_plugin_torch._build import build
@@ -35,8 +36,9 @@ class TorchBackend:
 
     def __init__(self, options: TorchOptions, *, seed: int, directory: Path) -> None:
         worker = Worker(f"torch-{options.name}")
-        self.engine = TorchEngine(options, seed=seed, directory=directory, worker=worker)
-        self.learner = TorchLearner(self.engine, worker)
+        engine = TorchEngine(options, seed=seed, directory=directory, worker=worker)
+        self.engine: InferenceEngine = engine
+        self.learner: Learner | None = TorchLearner(engine, worker)
 
 
 class TorchEngine:
@@ -44,6 +46,7 @@ class TorchEngine:
 
     Attributes:
         model: Name under which it is served.
+        version: Policy version that it samples from: the number of optimiser steps so far.
         endpoint: None: it is called in process.
     """
 
@@ -57,6 +60,7 @@ class TorchEngine:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.model = options.name
+        self.version = 0
         self.endpoint: str | None = None
         self._options = options
         self._seed = seed
@@ -65,11 +69,6 @@ class TorchEngine:
         self._clock = clock
         self._requests = itertools.count()
         self._loaded: _Loaded | None = None
-
-    @property
-    def version(self) -> int:
-        """Policy version that it samples from: the number of optimiser steps so far."""
-        return self._loaded.sampler.version if self._loaded else 0
 
     @property
     def codec(self) -> Codec:
@@ -106,14 +105,14 @@ class TorchEngine:
         """Answers one request; safe to call from any thread's event loop."""
         loaded = self._ready()
         envelope = self._envelope(read_request(request), loaded)
-        sequences = self._sequences(envelope, loaded)
-        await self._submit(sequences, loaded)
+        answers = self._sequences(envelope, loaded)
+        await self._submit(answers, loaded)
         answers = []
-        for sequence in sequences:
-            message, cut = read_answer(envelope, sequence, loaded.codec)
-            answers.append((sequence, message))
+        for answer in answers:
+            message, cut = read_answer(envelope, answer, loaded.codec)
+            answers.append((answer, message))
             if not cut:
-                ids = [*envelope.prompt, *(token.id for token in sequence.tokens)]
+                ids = [*envelope.prompt, *(token.id for token in answer.tokens)]
                 loaded.codec.remember(envelope.request.messages, envelope.request.tools, ids, answer=message)
         return completion(envelope, answers, loaded.model.tokenizer.backend_tokenizer)
 
@@ -123,13 +122,13 @@ class TorchEngine:
         envelope = self._envelope(read_request(request), loaded)
         sampled: asyncio.Queue[tuple[int, Token]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        sequences = self._sequences(envelope, loaded)
-        for sequence in sequences:
-            sequence.sink = _sink(loop, sampled, sequence)
-        finished = asyncio.ensure_future(self._submit(sequences, loaded))
+        answers = self._sequences(envelope, loaded)
+        for answer in answers:
+            answer.sink = _sink(loop, sampled, answer)
+        finished = asyncio.ensure_future(self._submit(answers, loaded))
         tokenizer = loaded.model.tokenizer.backend_tokenizer
         try:
-            async for chunk in stream_chunks(envelope, sequences, sampled, finished, loaded.codec, tokenizer):
+            async for chunk in stream_chunks(envelope, answers, sampled, finished, loaded.codec, tokenizer):
                 yield chunk
         finally:
             finished.cancel()
@@ -175,7 +174,7 @@ class TorchEngine:
         request = envelope.request
         room = loaded.model.context - len(envelope.prompt)
         seed = int(envelope.id[-16:], 16) if request.seed is None else request.seed
-        sequences = []
+        answers = []
         for choice in range(request.n):
             params = SamplingParams(
                 temperature=request.temperature,
@@ -186,16 +185,16 @@ class TorchEngine:
                 top_logprobs=request.top_logprobs,
             )
             watch = _watch(loaded.codec, request.stop) if request.stop else None
-            sequences.append(
+            answers.append(
                 Answer(prompt=envelope.prompt, params=params, end_ids=loaded.codec.end_ids, watch=watch)
             )
-        return sequences
+        return answers
 
-    async def _submit(self, sequences: list[Answer], loaded: _Loaded) -> None:
-        """Samples the sequences to their ends; cancelling frees their slots."""
-        for sequence in sequences:
-            self._worker.submit(lambda sequence=sequence: loaded.sampler.add(sequence))
-        await asyncio.gather(*(asyncio.wrap_future(sequence.done) for sequence in sequences))
+    async def _submit(self, answers: list[Answer], loaded: _Loaded) -> None:
+        """Samples the answers to their ends; cancelling frees their slots."""
+        for answer in answers:
+            self._worker.submit(partial(loaded.sampler.add, answer))
+        await asyncio.gather(*(asyncio.wrap_future(answer.done) for answer in answers))
 
 
 class _Loaded:
@@ -225,12 +224,12 @@ def _watch(codec: Codec, stops: tuple[str, ...]) -> Callable[[int], bool]:
 
 
 def _sink(
-    loop: asyncio.AbstractEventLoop, sampled: asyncio.Queue[tuple[int, Token]], sequence: Answer
+    loop: asyncio.AbstractEventLoop, sampled: asyncio.Queue[tuple[int, Token]], answer: Answer
 ) -> Callable[[Token], None]:
     def sink(token: Token) -> None:
         try:
-            loop.call_soon_threadsafe(sampled.put_nowait, (sequence.params.choice, token))
+            loop.call_soon_threadsafe(sampled.put_nowait, (answer.params.choice, token))
         except RuntimeError:  # the loop that asked is closed: nobody is listening
-            sequence.done.cancel()
+            answer.done.cancel()
 
     return sink

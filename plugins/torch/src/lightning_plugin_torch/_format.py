@@ -28,13 +28,12 @@ class Delta:
 
 
 class Reader(Protocol):
-    """Reads one answer token by token.
+    """Reads one answer token by token."""
 
-    Attributes:
-        stopped: A stop string was found; nothing after it is text.
-    """
-
-    stopped: bool
+    @property
+    def stopped(self) -> bool:
+        """A stop string was found; nothing after it is text."""
+        ...
 
     def push(self, token: int) -> list[Delta]:
         """What the token adds; nothing while a character or a stop string may be incomplete."""

@@ -70,4 +70,10 @@ class TorchLearner:
 
     async def _run(self, job: Callable[[Trainer], Result]) -> Result:
         trainer = self._engine.trainer
-        return await asyncio.wrap_future(self._worker.submit(lambda: job(trainer)))
+
+        def run() -> Result:
+            result = job(trainer)
+            self._engine.version = trainer.version
+            return result
+
+        return await asyncio.wrap_future(self._worker.submit(run))

@@ -77,10 +77,9 @@ class LoadedModel:
 
     def hidden(self, layout: Layout) -> torch.Tensor:
         """Last hidden states `[T, D]` of the tokens of a forest."""
-        unused = torch.ones(
-            (1, 1, 1, 1), dtype=torch.bool, device=self.device
-        )  # the layout says who sees whom
-        output = self.module.base_model(
+        base: Any = self.module.base_model
+        unused = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=self.device)  # the layout says it all
+        output = base(
             input_ids=layout.token_ids_T[None],
             position_ids=layout.positions_T[None],
             attention_mask=unused,
@@ -123,6 +122,8 @@ def load(path: Path, options: TorchOptions) -> LoadedModel:
     if options.dtype != "auto":
         dtype = torch.float32 if options.dtype == "float32" else torch.bfloat16
     register_attention()
+    module: Any
+    tokenizer: Any
     try:
         with silence():
             tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
@@ -143,18 +144,23 @@ def load(path: Path, options: TorchOptions) -> LoadedModel:
 @contextmanager
 def silence() -> Iterator[None]:
     """Keeps the progress bars of `transformers` off the terminal meanwhile."""
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    bars: Any = logging
+    enabled = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
     try:
         yield
     finally:
         if enabled:
-            logging.enable_progress_bar()
+            bars.enable_progress_bar()
 
 
 def _longest(config: PreTrainedConfig) -> int:
     """Longest sequence in which every token sees all before it: a sliding window is never left."""
-    longest = int(config.max_position_embeddings)
+    longest = int(getattr(config, "max_position_embeddings", 0))
+    if not longest:
+        raise EngineError(
+            f"{type(config).__name__} has no max_position_embeddings; choose another architecture"
+        )
     window = getattr(config, "sliding_window", None)
     if window and getattr(config, "use_sliding_window", True):
         return min(longest, int(window))

@@ -35,17 +35,17 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
         return f"call_{self.id.removeprefix('chatcmpl-')}_{choice}_{call}"
 
 
-def read_answer(envelope: Envelope, sequence: Answer, codec: Codec) -> tuple[Message, bool]:
+def read_answer(envelope: Envelope, answer: Answer, codec: Codec) -> tuple[Message, bool]:
     """The message that an answer says, and whether a stop string cut it."""
     reader = codec.reader(envelope.request.stop)
-    deltas = [delta for token in sequence.tokens for delta in reader.push(token.id)] + reader.finish()
+    deltas = [delta for token in answer.tokens for delta in reader.push(token.id)] + reader.finish()
     names: dict[int, str] = {}
     arguments: dict[int, str] = {}
     for delta in deltas:
         if delta.call >= 0:
             names[delta.call] = names.get(delta.call, "") + delta.name
             arguments[delta.call] = arguments.get(delta.call, "") + delta.arguments
-    choice = sequence.params.choice
+    choice = answer.params.choice
     calls = tuple(Call(envelope.call_id(choice, call), names[call], arguments[call]) for call in names)
     text = "".join(delta.text for delta in deltas)
     return Message(role="assistant", content=text, calls=calls), reader.stopped
@@ -60,18 +60,18 @@ def completion(
         "object": "chat.completion",
         "created": envelope.created,
         "model": envelope.model,
-        "choices": [_choice(envelope, sequence, message, tokenizer) for sequence, message in answers],
-        **closing(envelope, [sequence for sequence, _ in answers]),
+        "choices": [_choice(envelope, answer, message, tokenizer) for answer, message in answers],
+        **closing(envelope, [answer for answer, _ in answers]),
     }
     if envelope.request.token_ids:
         body["prompt_token_ids"] = list(envelope.prompt)
     return body
 
 
-def closing(envelope: Envelope, sequences: Sequence[Answer]) -> dict[str, Json]:
+def closing(envelope: Envelope, answers: Sequence[Answer]) -> dict[str, Json]:
     """Usage and policy version; `policy_versions` only if weights changed while the answer was sampled."""
-    produced = sum(len(sequence.tokens) for sequence in sequences)
-    versions = sorted({version for sequence in sequences for version in sequence.versions})
+    produced = sum(len(answer.tokens) for answer in answers)
+    versions = sorted({version for answer in answers for version in answer.versions})
     closing: dict[str, Json] = {
         "usage": {
             "prompt_tokens": len(envelope.prompt),
@@ -85,9 +85,9 @@ def closing(envelope: Envelope, sequences: Sequence[Answer]) -> dict[str, Json]:
     return closing
 
 
-def finish_reason(sequence: Answer, *, calls: bool) -> str:
+def finish_reason(answer: Answer, *, calls: bool) -> str:
     """Why the answer ended, in the words of the wire."""
-    return "tool_calls" if calls and sequence.finished == "stop" else sequence.finished
+    return "tool_calls" if calls and answer.finished == "stop" else answer.finished
 
 
 def chunk(envelope: Envelope, *, choices: list[Json], **more: Json) -> ChatChunk:
@@ -136,7 +136,7 @@ def token_logprobs(tokens: Sequence[Token], tokenizer: Tokenizer) -> Json:
     return {"content": [_logprob(token, tokenizer) for token in tokens], "refusal": None}
 
 
-def _choice(envelope: Envelope, sequence: Answer, message: Message, tokenizer: Tokenizer) -> Json:
+def _choice(envelope: Envelope, answer: Answer, message: Message, tokenizer: Tokenizer) -> Json:
     body: dict[str, Json] = {"role": "assistant", "content": message.content or None, "refusal": None}
     if not message.calls:
         body["content"] = message.content
@@ -146,13 +146,13 @@ def _choice(envelope: Envelope, sequence: Answer, message: Message, tokenizer: T
             for call in message.calls
         ]
     choice: dict[str, Json] = {
-        "index": sequence.params.choice,
+        "index": answer.params.choice,
         "message": body,
-        "finish_reason": finish_reason(sequence, calls=bool(message.calls)),
-        "logprobs": token_logprobs(sequence.tokens, tokenizer) if envelope.request.logprobs else None,
+        "finish_reason": finish_reason(answer, calls=bool(message.calls)),
+        "logprobs": token_logprobs(answer.tokens, tokenizer) if envelope.request.logprobs else None,
     }
     if envelope.request.token_ids:
-        choice["token_ids"] = [token.id for token in sequence.tokens]
+        choice["token_ids"] = [token.id for token in answer.tokens]
     return choice
 
 

@@ -82,7 +82,7 @@ class Sampler:
 
     @property
     def _active(self) -> int:
-        return sum(len(page.sequences) for page in self._pages)
+        return sum(len(page.answers) for page in self._pages)
 
     def _admit(self) -> None:
         for _ in range(min(len(self._waiting), self._max_active - self._active, ADMITTED_A_STEP)):
@@ -121,16 +121,16 @@ class Sampler:
         page.put(answer, keys, values)
 
     def _decode(self, page: Page) -> None:
-        for answer in list(page.sequences):
+        for answer in list(page.answers):
             if answer.done.cancelled():
                 page.drop(answer)
             elif answer.position >= page.capacity:
                 self._place(answer, *page.read(answer))
                 page.drop(answer)
-        if not page.sequences:
+        if not page.answers:
             self._discard(page)
             return
-        answers = list(page.sequences)
+        answers = list(page.answers)
         for answer, token in zip(answers, choose(self._model.decode(page), answers), strict=True):
             answer.accept(token, self.version)
             if answer.finished:
@@ -143,7 +143,7 @@ class Sampler:
             self._pages.remove(page)
 
     def _everyone(self) -> list[Answer]:
-        return [*self._waiting, *(answer for page in self._pages for answer in page.sequences)]
+        return [*self._waiting, *(answer for page in self._pages for answer in page.answers)]
 
     def _fail(self, error: Exception) -> None:
         for answer in self._everyone():

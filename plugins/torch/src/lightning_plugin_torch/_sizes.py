@@ -42,7 +42,7 @@ def safe_sizes(model: LoadedModel, *, largest: int) -> tuple[int, ...]:
     """
     try:
         return _agreeing(model, largest)
-    except (ValueError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         name = type(model.module).__name__
         raise EngineError(
             f"the architecture {name} cannot be sampled from with a cache of its keys and values ({error}); "

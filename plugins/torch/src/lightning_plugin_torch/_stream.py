@@ -19,8 +19,8 @@ from lightning_plugin_torch._response import Envelope, chunk, chunk_choice, clos
 class _Choice:
     """One answer of the stream: its reader, its message so far, and tokens that no chunk has carried yet."""
 
-    def __init__(self, envelope: Envelope, sequence: Answer, codec: Codec) -> None:
-        self.sequence = sequence
+    def __init__(self, envelope: Envelope, answer: Answer, codec: Codec) -> None:
+        self.answer = answer
         self.reader = codec.reader(envelope.request.stop)
         self.unsent: list[Token] = []
         self.calls: list[Call] = []
@@ -31,7 +31,7 @@ class _Choice:
         """Adds to the message."""
         self.text += delta.text
         if delta.call >= len(self.calls) >= 0 and delta.call >= 0:
-            index = self.sequence.params.choice
+            index = self.answer.params.choice
             self.calls.append(Call(self._envelope.call_id(index, delta.call), delta.name, delta.arguments))
         elif delta.call >= 0:
             call = self.calls[delta.call]
@@ -40,7 +40,7 @@ class _Choice:
 
 async def stream_chunks(
     envelope: Envelope,
-    sequences: list[Answer],
+    answers: list[Answer],
     sampled: asyncio.Queue[tuple[int, Token]],
     finished: asyncio.Future[None],
     codec: Codec,
@@ -50,9 +50,9 @@ async def stream_chunks(
 
     Args:
         sampled: Index of choice and token, in the order of sampling.
-        finished: Settled when every sequence is.
+        finished: Settled when every answer is.
     """
-    choices = [_Choice(envelope, sequence, codec) for sequence in sequences]
+    choices = [_Choice(envelope, answer, codec) for answer in answers]
     first: dict[str, Json] = {"prompt_token_ids": list(envelope.prompt)} if envelope.request.token_ids else {}
     start: dict[str, Json] = {"role": "assistant", "content": ""}
     opening = [chunk_choice(envelope, index, start, (), tokenizer) for index in range(len(choices))]
@@ -65,18 +65,18 @@ async def stream_chunks(
     for choice in choices:
         for part in _parts(envelope, choice, choice.reader.finish(), tokenizer):
             yield part
-        reason = finish_reason(choice.sequence, calls=bool(choice.calls))
-        index = choice.sequence.params.choice
+        reason = finish_reason(choice.answer, calls=bool(choice.calls))
+        index = choice.answer.params.choice
         last = chunk_choice(envelope, index, {}, choice.unsent, tokenizer, finish=reason)
         yield chunk(envelope, choices=[last])
         _remember(envelope, choice, codec)
-    yield chunk(envelope, choices=[], **closing(envelope, sequences))
+    yield chunk(envelope, choices=[], **closing(envelope, answers))
 
 
 def _parts(envelope: Envelope, choice: _Choice, deltas: list[Delta], tokenizer: Tokenizer) -> list[ChatChunk]:
     """Chunks for the deltas; the first of them carries the tokens sampled since the last."""
     parts = []
-    index = choice.sequence.params.choice
+    index = choice.answer.params.choice
     for delta in deltas:
         choice.note(delta)
         body = delta_body(envelope, index, delta)
@@ -107,5 +107,5 @@ async def _until(
 def _remember(envelope: Envelope, choice: _Choice, codec: Codec) -> None:
     if not choice.reader.stopped:
         answer = Message(role="assistant", content=choice.text, calls=tuple(choice.calls))
-        ids = [*envelope.prompt, *(token.id for token in choice.sequence.tokens)]
+        ids = [*envelope.prompt, *(token.id for token in choice.answer.tokens)]
         codec.remember(envelope.request.messages, envelope.request.tools, ids, answer=answer)

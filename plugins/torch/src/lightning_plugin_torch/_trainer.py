@@ -40,6 +40,11 @@ class Trainer:
         self._optimizer = Optimizer(model.module)
         self._checked = False
 
+    @property
+    def version(self) -> int:
+        """Optimiser steps so far."""
+        return self._sampler.version
+
     def forward_backward(self, forest: TokenForest, spec: LossSpec) -> dict[str, float]:
         """Adds gradients; see `TorchLearner.forward_backward`."""
         loss = load_loss(spec)
@@ -132,7 +137,7 @@ class Trainer:
         size = max(1, LOGITS_AT_ONCE // self._model.vocabulary)
         if len(hidden_K_D) <= size:
             return self._score(hidden_K_D, batch.target_K)
-        parts = zip(hidden_K_D.split(size), batch.target_K.split(size), strict=True)
+        parts = zip(torch.split(hidden_K_D, size), torch.split(batch.target_K, size), strict=True)
         return torch.cat([checkpoint(self._score, *part, use_reentrant=False) for part in parts])
 
     def _score(self, hidden_K_D: torch.Tensor, target_K: torch.Tensor) -> torch.Tensor:
