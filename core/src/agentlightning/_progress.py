@@ -45,10 +45,11 @@ class Progress:
         self._console = console or Console(stderr=True)
         self._clock = clock
         self._live: Live | None = None
-        self._started = self._phase_started = clock()
+        self._started = self._phase_started = self._training_started = clock()
         self._last_line = -math.inf
-        self._phase = "starting"
-        self._total: int | None = None
+        self._phase = self._training = PhaseStarted(name="starting")
+        self._steps = 0
+        self._tokens = _Rate(clock)
         self._finished = self._failed = self._in_phase = 0
         self._rewards: deque[float] = deque(maxlen=_WINDOW)
         self._curve: deque[float] = deque(maxlen=40)
@@ -62,9 +63,7 @@ class Progress:
             case RunStarted():
                 self._start(event)
             case PhaseStarted():
-                self._phase, self._total, self._in_phase = event.name, event.total, 0
-                self._phase_started = self._clock()
-                self._say(f"{event.name} …")
+                self._begin(event)
             case RolloutFinished():
                 self._count(event)
             case MetricsLogged():
@@ -74,6 +73,7 @@ class Progress:
                 line = f"{event.label}: {report.mean:.3f} [{report.low:.3f}, {report.high:.3f}] on {report.n} tasks"
                 self._evaluations.append(line)
                 self._say(line)
+                self._phase = self._training
             case RunFinished():
                 self._stop(event)
 
@@ -90,6 +90,14 @@ class Progress:
             self._live = None
         self._say(f"run {event.run.id} {event.run.status} after {_duration(self._clock() - self._started)}")
 
+    def _begin(self, event: PhaseStarted) -> None:
+        """An evaluation is an interlude; an algorithm starts its own count."""
+        self._phase, self._in_phase, self._phase_started = event, 0, self._clock()
+        if event.unit == "steps":
+            self._training, self._steps, self._training_started = event, 0, self._clock()
+            self._tokens = _Rate(self._clock)
+        self._say(f"{event.name} …")
+
     def _count(self, event: RolloutFinished) -> None:
         self._finished += 1
         self._in_phase += 1
@@ -100,12 +108,16 @@ class Progress:
     def _log(self, event: MetricsLogged) -> None:
         self._step = event.step
         self._metrics |= event.metrics
+        self._steps += not all(name.startswith("eval/") for name in event.metrics)
+        for name, value in event.metrics.items():
+            if name.endswith("num_tokens"):
+                self._tokens.update(value)
         self._curve.append(event.metrics["reward"]) if "reward" in event.metrics else None
         now = self._clock()
         text = self._metrics_text()
         if text and not self._live and now - self._last_line >= _LINE_EVERY_S:
             self._last_line = now
-            self._say(f"step {event.step}: {text}  ({self._speed():.1f} rollouts/s)")
+            self._say(f"step {event.step}: {text}  ({self._speeds()})")
 
     def _say(self, line: str) -> None:
         """A plain line, where there is no live view."""
@@ -114,6 +126,10 @@ class Progress:
 
     def _speed(self) -> float:
         return self._in_phase / max(1e-9, self._clock() - self._phase_started)
+
+    def _speeds(self) -> str:
+        speeds = [f"{self._speed():.1f} rollouts/s"] if self._in_phase else []
+        return "  ".join([*speeds, f"{self._tokens.per_second():,.0f} tokens/s"])
 
     def _metrics_text(self) -> str:
         shown = [name for name in self._metrics if not name.startswith("eval/")][:_SHOWN]
@@ -125,23 +141,28 @@ class Progress:
         table.add_column(style="dim")
         table.add_column()
         elapsed = _duration(self._clock() - self._started)
-        table.add_row("phase", Text(f"{self._phase}{self._share()}", style="bold"))
+        table.add_row("phase", Text(f"{self._phase.name}{self._share()}", style="bold"))
         table.add_row("reward", self._band())
-        table.add_row("rollouts", f"{self._finished} ({self._failed} failed)  {self._speed():.1f}/s")
+        table.add_row("rollouts", f"{self._finished} ({self._failed} failed)  {self._speeds()}")
         table.add_row(f"step {self._step}", self._metrics_text() or "n/a")
         for line in self._evaluations[-4:]:
             table.add_row("held out", Text(line, style="cyan"))
         table.add_row("time", f"{elapsed}{self._eta()}")
         return Group(table)
 
+    def _done(self) -> int:
+        return self._steps if self._phase.unit == "steps" else self._in_phase
+
     def _share(self) -> str:
-        return f"  {self._in_phase}/{self._total}" if self._total else ""
+        return f"  {self._done()}/{self._phase.total}" if self._phase.total else ""
 
     def _eta(self) -> str:
-        if not self._total or not self._in_phase:
+        done, total = self._done(), self._phase.total
+        if not total or not done:
             return ""
-        left = max(0, self._total - self._in_phase) / self._speed()
-        return f"  (phase ends in about {_duration(left)})"
+        since = self._training_started if self._phase.unit == "steps" else self._phase_started
+        left = max(0, total - done) * (self._clock() - since) / done
+        return f"  ({self._phase.name} ends in about {_duration(left)})"
 
     def _band(self) -> Text:
         if not self._rewards:
@@ -149,6 +170,26 @@ class Progress:
         half = 1.96 * pstdev(self._rewards) / math.sqrt(len(self._rewards))
         text = Text(f"{fmean(self._rewards):.3f} ± {half:.3f} ", style="green")
         return text.append(sparkline(list(self._curve)), style="dim")
+
+
+class _Rate:
+    """Growth of a counter per second, since it was first seen."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._first: tuple[float, float] | None = None
+        self._last = (0.0, 0.0)
+
+    def update(self, value: float) -> None:
+        """Takes the counter's newest value."""
+        self._last = (self._clock(), value)
+        self._first = self._first or self._last
+
+    def per_second(self) -> float:
+        """0 until it was seen twice."""
+        if self._first is None or self._last[0] <= self._first[0]:
+            return 0.0
+        return (self._last[1] - self._first[1]) / (self._last[0] - self._first[0])
 
 
 def sparkline(values: list[float]) -> str:

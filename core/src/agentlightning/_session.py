@@ -168,7 +168,7 @@ class Session:
         tasks = self.val if tasks is None else tasks
         if not tasks:
             raise ConfigError("there is nothing to evaluate on; give held-out tasks (val=… or --val FILE)")
-        self.observers.notify(PhaseStarted(name=f"evaluate {label}", total=len(tasks)))
+        self.observers.notify(PhaseStarted(name=f"evaluate {label}", total=len(tasks), unit="rollouts"))
         # the same seed at every evaluation: differences come from the resources, not from the draw
         rollouts = await self.rollouts(tasks, mode=Mode.VAL, step=0, resources=resources)
         report = await self._report(rollouts)
@@ -251,13 +251,16 @@ class Session:
         await self.store.runs.log(self.run.id, points=points)
         self.observers.notify(MetricsLogged(step=step, metrics=metrics))
 
+    async def phase(self, name: str, *, total: int | None = None) -> None:
+        """See `TrainingContext.phase`."""
+        await self.event("phase", name)
+        self.observers.notify(PhaseStarted(name=name, total=total))
+
     async def event(self, kind: str, message: str) -> None:
         """See `TrainingContext.event`."""
         await self.store.runs.log(
             self.run.id, events=[RunEvent(kind=kind, message=message, time=time.time())]
         )
-        if kind == "phase":
-            self.observers.notify(PhaseStarted(name=message))
 
     async def finish(self, status: RunStatus, *, error: str | None = None) -> None:
         """Settles how the run ended; the first word counts."""

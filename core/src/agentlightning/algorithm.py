@@ -108,6 +108,10 @@ class TrainingContext(Protocol):
         """Adds to the run's metric series; finite numbers only."""
         ...
 
+    async def phase(self, name: str, *, total: int | None = None) -> None:
+        """Says what comes now and how many steps it will take, for progress views."""
+        ...
+
     async def event(self, kind: str, message: str) -> None:
         """Adds an event for people."""
         ...

@@ -26,7 +26,6 @@ class SequenceAlgorithm:
         for part in range(first, len(self._algorithms)):
             algorithm = self._algorithms[part]
             resumed = inner if part == first and isinstance(inner, Mapping) else {}
-            await context.event("phase", algorithm.name)
             await algorithm.fit(
                 _Part(context, part=part, count=len(self._algorithms), name=algorithm.name, state=resumed)
             )
@@ -91,6 +90,9 @@ class _Part:
 
     def _prefixed(self, name: str) -> str:
         return name if name.startswith(f"{self._name}/") else self._prefix + name
+
+    async def phase(self, name: str, *, total: int | None = None) -> None:
+        await self._whole.phase(name, total=total)
 
     async def event(self, kind: str, message: str) -> None:
         await self._whole.event(kind, message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -26,11 +26,13 @@ class PhaseStarted(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: What it does now, such as `sft` or `evaluate before`.
-        total: How many steps or rollouts it will take, if known.
+        total: How much there is to do, if known.
+        unit: What is counted: steps of an algorithm, or rollouts of an evaluation.
     """
 
     name: str
     total: int | None = None
+    unit: Literal["steps", "rollouts"] = "steps"
 
 
 class RolloutFinished(msgspec.Struct, frozen=True, kw_only=True):

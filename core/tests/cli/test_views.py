@@ -271,12 +271,12 @@ def test_progress_in_a_terminal_shows_band_speed_and_end() -> None:
     progress.notify(RunFinished(run=RUN))
     text = file.getvalue()
     for part in (
-        "3/10",
+        "2/10",
         "0.750 ±",
         "3 (1 failed)",
         "loss 0.125",
         "after: 0.500",
-        "phase ends in about",
+        "apo ends in about",
         "succeeded",
     ):
         assert part in text

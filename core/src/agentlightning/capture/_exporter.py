@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from agentlightning.errors import LimitExceeded, StoreError, StoreUnavailable
+from agentlightning.errors import StoreError, StoreUnavailable
 from agentlightning.store import SpanStore
 from agentlightning.types import Span
 
@@ -156,6 +156,7 @@ class Exporter:
                     await self._wake.wait()
             self._wake.clear()
             await self._drain()
+        await self._drain()
 
     async def _drain(self) -> None:
         """Writes what is waiting now; flushes that wait for it learn how it went."""
@@ -207,7 +208,7 @@ class Exporter:
                     return error
                 await asyncio.sleep(pause_s)
                 pause_s *= 2
-            except (StoreError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever a store raises belongs to whoever flushes
                 return await self._write_halves(batch, error)
             else:
                 return None
@@ -221,7 +222,9 @@ class Exporter:
         sink, span = batch[0]
         with self._room:
             self.dropped += 1
-        sink.error = error if isinstance(error, StoreError) else LimitExceeded(str(error))
+        if not isinstance(error, StoreError):
+            error = StoreError(f"span {span.name!r} cannot be stored: {type(error).__name__}: {error}")
+        sink.error = error
         _log.warning("span %r of attempt %s is refused: %s", span.name, sink.attempt_id, error)
         return None
 

@@ -271,6 +271,10 @@ class InMemoryTrainingContext:
         """Keeps the metrics."""
         self.logged.append((step, dict(metrics)))
 
+    async def phase(self, name: str, *, total: int | None = None) -> None:
+        """Keeps the phase among the events."""
+        self.events.append(("phase", name if total is None else f"{name} of {total}"))
+
     async def event(self, kind: str, message: str) -> None:
         """Keeps the event."""
         self.events.append((kind, message))

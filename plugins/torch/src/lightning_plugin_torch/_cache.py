@@ -59,8 +59,8 @@ class Page:
         """Whether every row is taken."""
         return len(self.answers) == self._sizes[-1]
 
-    def put(self, answer: Answer, keys: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
-        """Gives a row to a answer with the keys and values it has so far, per layer `[H, T, D]`."""
+    def put(self, answer: Answer, *, keys: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
+        """Gives a row to an answer with the keys and values it has so far, per layer `[H, T, D]`."""
         if not self._keys:
             self._keys = [self._zeros(key) for key in keys]
             self._values = [self._zeros(value) for value in values]
@@ -69,12 +69,12 @@ class Page:
         self.answers.append(answer)
 
     def read(self, answer: Answer) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Keys and values of a answer, per layer `[H, C, D]`, valid until the page changes."""
+        """Keys and values of an answer, per layer `[H, C, D]`, valid until the page changes."""
         row = self.answers.index(answer)
         return [key[row] for key in self._keys], [value[row] for value in self._values]
 
     def drop(self, answer: Answer) -> None:
-        """Frees a answer's row; the last row moves there."""
+        """Frees an answer's row; the last row moves there."""
         row, last = self.answers.index(answer), self.answers.pop()
         if last is not answer:
             self.answers[row] = last
@@ -86,8 +86,8 @@ class Page:
         size = next(size for size in self._sizes if size >= len(self.answers))
         idle, device = [0] * (size - len(self.answers)), self._keys[0].device
         self._rows_S = torch.arange(size, device=device)
-        self._position_S = torch.tensor([s.position for s in self.answers] + idle, device=device)
-        ids_S = torch.tensor([s.tokens[-1].id for s in self.answers] + idle, device=device)
+        self._position_S = torch.tensor([answer.position for answer in self.answers] + idle, device=device)
+        ids_S = torch.tensor([answer.tokens[-1].id for answer in self.answers] + idle, device=device)
         visible_S_C = torch.arange(self.capacity, device=device) <= self._position_S[:, None]
         return ids_S[:, None], self._position_S[:, None], visible_S_C[:, None, None, :]
 

@@ -43,19 +43,18 @@ class Codec:
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
         """Ids of a prompt, up to where the answer begins."""
         rendered = self._chat.pieces(messages, tools, generate=True)
-        for index in range(len(messages) - 1, -1, -1):
-            if messages[index].role == "assistant":
-                known = self._recall((tuple(tools), tuple(messages[: index + 1])))
+        for index in range(len(messages), 0, -1):
+            if messages[index - 1].role == "assistant":
+                known = self._recall((tuple(tools), tuple(messages[:index])))
                 if known:
-                    return self._continue(known, rendered, messages[: index + 1], tools)
+                    answered = self._chat.pieces(messages[:index], tools, generate=False)
+                    return self._continue(known, rendered, answered=answered)
         return self._chat.encode(rendered)
 
-    def remember(
-        self, messages: Sequence[Message], tools: Sequence[Tool], ids: Sequence[int], *, answer: Message
-    ) -> None:
-        """Keeps the ids of a prompt and its answer."""
+    def remember(self, messages: Sequence[Message], tools: Sequence[Tool], *, ids: Sequence[int]) -> None:
+        """Keeps the ids of a conversation that ends with an answer sampled here."""
         with self._lock:
-            self._turns[tuple(tools), (*messages, answer)] = array("i", ids)
+            self._turns[tuple(tools), tuple(messages)] = array("i", ids)
             if len(self._turns) > TURNS_KEPT:
                 self._turns.popitem(last=False)
 
@@ -86,11 +85,9 @@ class Codec:
         with self._lock:
             return list(self._turns.get(turn, ()))
 
-    def _continue(
-        self, known: list[int], rendered: list[Piece], messages: Sequence[Message], tools: Sequence[Tool]
-    ) -> list[int]:
-        """The ids known of the first messages, and those of what the prompt adds to them."""
-        answered = self._to_end(self._chat.pieces(messages, tools, generate=False))
+    def _continue(self, known: list[int], rendered: list[Piece], *, answered: list[Piece]) -> list[int]:
+        """The ids known of the conversation so far, and those of what the prompt adds to it."""
+        answered = self._to_end(answered)
         if known[-1] not in self.end_ids and isinstance(answered[-1], Control):
             answered = answered[:-1]  # the answer was cut off: the template ends the turn, not the model
         try:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerFast
 
 from lightning_plugin_torch._format import Delta, Reader
-from lightning_plugin_torch._messages import Message, Tool
+from lightning_plugin_torch._messages import Call, Message, Tool
 from lightning_plugin_torch._pieces import Control, Piece, PieceEncoder
 from lightning_plugin_torch._text import Detokenizer, StopText
 
@@ -44,17 +44,17 @@ def pieces(messages: Sequence[Message], tools: Sequence[Tool], *, generate: bool
         rendered += _turn("system", listed)
     for index, message in enumerate(messages):
         text = message.content + (listed if index == 0 and message.role == "system" else "")
-        rendered += _turn(message.role, text, message)
+        rendered += _turn(message.role, text, calls=message.calls)
     if generate:
         rendered.append(Control("<|assistant|>"))
     return rendered
 
 
-def _turn(role: str, text: str, message: Message | None = None) -> list[Piece]:
+def _turn(role: str, text: str, *, calls: Sequence[Call] = ()) -> list[Piece]:
     turn: list[Piece] = [Control(f"<|{role}|>")]
     if text:
         turn.append(text)
-    for call in message.calls if message else ():
+    for call in calls:
         turn += [Control(CALL), f"{call.name} {call.arguments}" if call.arguments else call.name]
     return [*turn, Control(END)]
 

@@ -10,23 +10,17 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from agentlightning.engine import ChatChunk, ChatCompletion, ChatRequest, InferenceEngine, Learner
 from agentlightning.errors import ConfigError, EngineError
-from lightning_plugin_torch._answer import Answer, SamplingParams, Token
-from lightning_plugin_torch._build import build
+from lightning_plugin_torch._answer import Answer, SamplingParams
 from lightning_plugin_torch._codec import Codec
-from lightning_plugin_torch._compact import CHAT_TEMPLATE, CompactFormat
+from lightning_plugin_torch._exchange import Choice, Exchange
 from lightning_plugin_torch._learner import TorchLearner
-from lightning_plugin_torch._model import LoadedModel, load
-from lightning_plugin_torch._options import TorchOptions, decode_build
+from lightning_plugin_torch._loaded import Loaded, load_all
+from lightning_plugin_torch._options import TorchOptions
 from lightning_plugin_torch._request import Request, read_request
-from lightning_plugin_torch._response import Envelope, completion, read_answer
-from lightning_plugin_torch._sampler import Sampler
-from lightning_plugin_torch._sizes import safe_sizes
-from lightning_plugin_torch._stream import stream_chunks
-from lightning_plugin_torch._template import TemplateFormat
+from lightning_plugin_torch._response import completion
+from lightning_plugin_torch._stream import Tokens, stream_chunks
 from lightning_plugin_torch._trainer import Trainer
 from lightning_plugin_torch._worker import Worker
 
@@ -36,7 +30,7 @@ class TorchBackend:
 
     def __init__(self, options: TorchOptions, *, seed: int, directory: Path) -> None:
         worker = Worker(f"torch-{options.name}")
-        engine = TorchEngine(options, seed=seed, directory=directory, worker=worker)
+        engine = TorchEngine(options, worker, seed=seed, directory=directory)
         self.engine: InferenceEngine = engine
         self.learner: Learner | None = TorchLearner(engine, worker)
 
@@ -53,22 +47,22 @@ class TorchEngine:
     def __init__(
         self,
         options: TorchOptions,
+        worker: Worker,
         *,
         seed: int,
         directory: Path,
-        worker: Worker,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.model = options.name
         self.version = 0
         self.endpoint: str | None = None
         self._options = options
+        self._worker = worker
         self._seed = seed
         self._directory = directory
-        self._worker = worker
         self._clock = clock
         self._requests = itertools.count()
-        self._loaded: _Loaded | None = None
+        self._loaded: Loaded | None = None
 
     @property
     def codec(self) -> Codec:
@@ -84,8 +78,8 @@ class TorchEngine:
         """Builds the model if it is to be built, loads it, and takes requests; does nothing if it runs.
 
         Raises:
-            ConfigError: The corpus, the device or the context cannot be used.
-            EngineError: The model cannot be loaded.
+            ConfigError: The corpus, the device, the context or the chat template cannot be used.
+            EngineError: The model cannot be loaded, or not be sampled from.
         """
         if self._worker.running:
             return
@@ -104,55 +98,42 @@ class TorchEngine:
     async def chat(self, request: ChatRequest) -> ChatCompletion:
         """Answers one request; safe to call from any thread's event loop."""
         loaded = self._ready()
-        envelope = self._envelope(read_request(request), loaded)
-        answers = self._sequences(envelope, loaded)
-        await self._submit(answers, loaded)
-        answers = []
-        for answer in answers:
-            message, cut = read_answer(envelope, answer, loaded.codec)
-            answers.append((answer, message))
-            if not cut:
-                ids = [*envelope.prompt, *(token.id for token in answer.tokens)]
-                loaded.codec.remember(envelope.request.messages, envelope.request.tools, ids, answer=message)
-        return completion(envelope, answers, loaded.model.tokenizer.backend_tokenizer)
+        exchange = self._exchange(read_request(request), loaded)
+        answers = self._answers(exchange, loaded)
+        await self._sample(answers, loaded)
+        choices = [Choice(exchange, answer) for answer in answers]
+        for choice in choices:
+            for token in choice.answer.tokens:
+                choice.push(token.id)
+            choice.finish()
+        return completion(exchange, choices)
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[ChatChunk]:
         """Answers one request in chunks, as tokens are sampled."""
         loaded = self._ready()
-        envelope = self._envelope(read_request(request), loaded)
-        sampled: asyncio.Queue[tuple[int, Token]] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-        answers = self._sequences(envelope, loaded)
+        exchange = self._exchange(read_request(request), loaded)
+        answers, tokens = self._answers(exchange, loaded), Tokens()
         for answer in answers:
-            answer.sink = _sink(loop, sampled, answer)
-        finished = asyncio.ensure_future(self._submit(answers, loaded))
-        tokenizer = loaded.model.tokenizer.backend_tokenizer
+            answer.sink = tokens.sink(answer)
+        choices = [Choice(exchange, answer) for answer in answers]
+        finished = asyncio.ensure_future(self._sample(answers, loaded))
         try:
-            async for chunk in stream_chunks(envelope, answers, sampled, finished, loaded.codec, tokenizer):
+            async for chunk in stream_chunks(exchange, choices, sampled=tokens.until(finished)):
                 yield chunk
         finally:
             finished.cancel()
 
-    def _load(self) -> _Loaded:
-        path = Path(self._options.model)
-        if self._options.build is not None:
-            path = self._directory / "model"
-            build(decode_build(self._options.build), seed=self._seed, directory=path)
-        model = load(path, self._options)
-        threads = self._options.threads or (1 if model.small and model.device.type == "cpu" else 0)
-        if threads:
-            torch.set_num_threads(threads)
-        sizes = safe_sizes(model, largest=self._options.batch)
-        sampler = Sampler(model, sizes=sizes, max_active=self._options.max_active)
-        self._worker.steps(sampler)
-        return _Loaded(model, sampler, _codec(model), Trainer(model, sampler, self._options, self._directory))
+    def _load(self) -> Loaded:
+        loaded = load_all(self._options, seed=self._seed, directory=self._directory)
+        self._worker.steps(loaded.sampler)
+        return loaded
 
-    def _ready(self) -> _Loaded:
+    def _ready(self) -> Loaded:
         if self._loaded is None:
             raise EngineError("engine 'torch' is not running; await engine.start() first")
         return self._loaded
 
-    def _envelope(self, request: Request, loaded: _Loaded) -> Envelope:
+    def _exchange(self, request: Request, loaded: Loaded) -> Exchange:
         prompt = loaded.codec.prompt(request.messages, request.tools)
         if len(prompt) >= loaded.model.context:
             raise ConfigError(
@@ -160,20 +141,21 @@ class TorchEngine:
                 "shorten the conversation, or choose a model with a longer context"
             )
         which = next(self._requests) if request.seed is None else (request.seed, self.version, prompt)
-        key = f"{self._seed}-{which}"
-        name = hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
-        return Envelope(
+        name = hashlib.blake2b(f"{self._seed}-{which}".encode(), digest_size=12).hexdigest()
+        return Exchange(
             id=f"chatcmpl-{name}",
             created=int(self._clock()),
             model=self.model,
             request=request,
             prompt=prompt,
+            codec=loaded.codec,
+            tokenizer=loaded.model.tokenizer.backend_tokenizer,
         )
 
-    def _sequences(self, envelope: Envelope, loaded: _Loaded) -> list[Answer]:
-        request = envelope.request
-        room = loaded.model.context - len(envelope.prompt)
-        seed = int(envelope.id[-16:], 16) if request.seed is None else request.seed
+    def _answers(self, exchange: Exchange, loaded: Loaded) -> list[Answer]:
+        request = exchange.request
+        room = loaded.model.context - len(exchange.prompt)
+        seed = int(exchange.id[-16:], 16) if request.seed is None else request.seed
         answers = []
         for choice in range(request.n):
             params = SamplingParams(
@@ -186,31 +168,15 @@ class TorchEngine:
             )
             watch = _watch(loaded.codec, request.stop) if request.stop else None
             answers.append(
-                Answer(prompt=envelope.prompt, params=params, end_ids=loaded.codec.end_ids, watch=watch)
+                Answer(prompt=exchange.prompt, params=params, end_ids=loaded.codec.end_ids, watch=watch)
             )
         return answers
 
-    async def _submit(self, answers: list[Answer], loaded: _Loaded) -> None:
-        """Samples the answers to their ends; cancelling frees their slots."""
+    async def _sample(self, answers: list[Answer], loaded: Loaded) -> None:
+        """Samples the answers to their ends; cancelling frees their places."""
         for answer in answers:
             self._worker.submit(partial(loaded.sampler.add, answer))
         await asyncio.gather(*(asyncio.wrap_future(answer.done) for answer in answers))
-
-
-class _Loaded:
-    """What exists once the model is loaded."""
-
-    def __init__(self, model: LoadedModel, sampler: Sampler, codec: Codec, trainer: Trainer) -> None:
-        self.model = model
-        self.sampler = sampler
-        self.codec = codec
-        self.trainer = trainer
-
-
-def _codec(model: LoadedModel) -> Codec:
-    if model.tokenizer.chat_template == CHAT_TEMPLATE:
-        return Codec(CompactFormat(model.tokenizer))
-    return Codec(TemplateFormat(model.tokenizer, end_ids=model.end_ids))
 
 
 def _watch(codec: Codec, stops: tuple[str, ...]) -> Callable[[int], bool]:
@@ -221,15 +187,3 @@ def _watch(codec: Codec, stops: tuple[str, ...]) -> Callable[[int], bool]:
         return reader.stopped
 
     return watch
-
-
-def _sink(
-    loop: asyncio.AbstractEventLoop, sampled: asyncio.Queue[tuple[int, Token]], answer: Answer
-) -> Callable[[Token], None]:
-    def sink(token: Token) -> None:
-        try:
-            loop.call_soon_threadsafe(sampled.put_nowait, (answer.params.choice, token))
-        except RuntimeError:  # the loop that asked is closed: nobody is listening
-            answer.done.cancel()
-
-    return sink

@@ -68,12 +68,12 @@ class LoadedModel:
         ids_1_T = torch.tensor([prompt], device=self.device)
         position_1_T = torch.arange(len(prompt), device=self.device)[None]
         visible_T_T = position_1_T <= position_1_T[0, :, None]
-        return self._logits(ids_1_T, position_1_T, visible_T_T[None, None], recorder)
+        return self._logits(ids_1_T, recorder, positions=position_1_T, visible=visible_T_T[None, None])
 
     def decode(self, page: Page) -> torch.Tensor:
         """Logits `[S, V]` after the last token of each row of a page."""
         ids_S_1, position_S_1, visible_S_1_1_C = page.feed()
-        return self._logits(ids_S_1, position_S_1, visible_S_1_1_C, page)
+        return self._logits(ids_S_1, page, positions=position_S_1, visible=visible_S_1_1_C)
 
     def hidden(self, layout: Layout) -> torch.Tensor:
         """Last hidden states `[T, D]` of the tokens of a forest."""
@@ -96,7 +96,12 @@ class LoadedModel:
         return logits_K_V.float()
 
     def _logits(
-        self, ids: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor, cache: Page | Recorder
+        self,
+        ids: torch.Tensor,
+        cache: Page | Recorder,
+        *,
+        positions: torch.Tensor,
+        visible: torch.Tensor,
     ) -> torch.Tensor:
         output = self.module(
             input_ids=ids,

@@ -97,7 +97,7 @@ class Sampler:
         if answer.finished:
             answer.settle()
         else:
-            self._place(answer, prefill.keys, prefill.values)
+            self._place(answer, keys=prefill.keys, values=prefill.values)
 
     def _prefill(self, prompt: tuple[int, ...]) -> _Prefill:
         found = self._prefills.get(prompt)
@@ -111,21 +111,22 @@ class Sampler:
         self._prefills.move_to_end(prompt)
         return found
 
-    def _place(self, answer: Answer, keys: list[torch.Tensor], values: list[torch.Tensor]) -> None:
+    def _place(self, answer: Answer, *, keys: list[torch.Tensor], values: list[torch.Tensor]) -> None:
         """Gives it a row in the smallest page that its next token fits into."""
         capacity = round_up(answer.position + 1, least=SMALLEST_PAGE)
         page = next((page for page in self._pages if page.capacity == capacity and not page.full), None)
         if page is None:
             page = Page(sizes=self._sizes, capacity=capacity)
             self._pages.append(page)
-        page.put(answer, keys, values)
+        page.put(answer, keys=keys, values=values)
 
     def _decode(self, page: Page) -> None:
         for answer in list(page.answers):
             if answer.done.cancelled():
                 page.drop(answer)
             elif answer.position >= page.capacity:
-                self._place(answer, *page.read(answer))
+                keys, values = page.read(answer)
+                self._place(answer, keys=keys, values=values)
                 page.drop(answer)
         if not page.answers:
             self._discard(page)

@@ -54,23 +54,24 @@ def _agreeing(model: LoadedModel, largest: int) -> tuple[int, ...]:
     usual = SMALL_STEPS if model.small or model.device.type == "cuda" else LARGE_STEPS
     top = largest or usual[-1]
     for size in sorted({top, *(size for size in usual if size < top)}, reverse=True):
-        whole = _decode(model, size, range(size))
-        if not torch.equal(whole, _decode(model, size, range(size - 1, -1, -1)).flip(0)):
+        whole = _decode(model, range(size))
+        if not torch.equal(whole, _decode(model, range(size - 1, -1, -1)).flip(0)):
             continue
         smaller = (s for s in usual if s < size)
-        return (*(s for s in smaller if torch.equal(_decode(model, s, range(s)), whole[:s])), size)
+        return (*(s for s in smaller if torch.equal(_decode(model, range(s)), whole[:s])), size)
     return (1,)
 
 
 @torch.inference_mode()
-def _decode(model: LoadedModel, size: int, order: Sequence[int]) -> torch.Tensor:
+def _decode(model: LoadedModel, order: Sequence[int]) -> torch.Tensor:
     """Logits `[S, V]` of a step over different answers, put into rows in the given order."""
-    page = Page(sizes=(size,), capacity=PROBE_CAPACITY)
+    page = Page(sizes=(len(order),), capacity=PROBE_CAPACITY)
     recorder = Recorder()
     model.prefill(tuple(range(PROBE_CAPACITY // 2)), recorder)
     for number in order:
         answer = _answer(number % model.vocabulary)
-        page.put(answer, [k[0] * (1 + number / 64) for k in recorder.keys], [v[0] for v in recorder.values])
+        keys = [key[0] * (1 + number / 64) for key in recorder.keys]
+        page.put(answer, keys=keys, values=[value[0] for value in recorder.values])
     return model.decode(page)
 
 

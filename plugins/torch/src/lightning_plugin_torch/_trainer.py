@@ -31,7 +31,9 @@ Wanted = tuple[int, TokenTree, list[int]]
 class Trainer:
     """Trains the weights that the sampler uses; between its calls nothing is sampled."""
 
-    def __init__(self, model: LoadedModel, sampler: Sampler, options: TorchOptions, directory: Path) -> None:
+    def __init__(
+        self, model: LoadedModel, sampler: Sampler, *, options: TorchOptions, directory: Path
+    ) -> None:
         self._model = model
         self._sampler = sampler
         self._limit = options.micro_batch_tokens
@@ -66,7 +68,7 @@ class Trainer:
                 totals[name] = totals.get(name, 0.0) + metric_K.detach().double().sum().item()
             count += len(batch.origin_K)
             torch.autograd.backward(value)
-        self._check(forest, spec, totals["loss"])
+        self._check(forest, spec, loss=totals["loss"])
         means = {name: total if name == "loss" else total / count for name, total in totals.items()}
         return {**means, "tokens": float(count)}
 
@@ -154,7 +156,7 @@ class Trainer:
         old_K, advantages_K, weights_K = torch.tensor(rows, device=self._model.device).unbind(1)
         return old_K, advantages_K, weights_K
 
-    def _check(self, forest: TokenForest, spec: LossSpec, loss: float) -> None:
+    def _check(self, forest: TokenForest, spec: LossSpec, *, loss: float) -> None:
         """Discards the gradients and keeps the batch if a number is not finite."""
         norm = self._optimizer.gradient_norm()
         if torch.isfinite(torch.tensor(loss)) and torch.isfinite(norm):
