@@ -188,12 +188,19 @@ async def test_rollouts_of_a_group_get_seeds_that_the_runs_seed_decides(
 
 async def test_a_stopped_run_is_resumed_where_it_was(plugins: Plugins, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'agl.db'}"
+    stop = asyncio.Event()
     stop_after = 2
-    seen: list[Event] = []
 
     class Stopper:
+        """Stops the run once so many rollouts have finished."""
+
+        def __init__(self) -> None:
+            self.finished = 0
+
         def notify(self, event: Event) -> None:
-            seen.append(event)
+            self.finished += isinstance(event, RolloutFinished)
+            if self.finished == stop_after * 8:
+                stop.set()
 
     trainer = agl.Trainer(
         double,
@@ -204,17 +211,8 @@ async def test_a_stopped_run_is_resumed_where_it_was(plugins: Plugins, tmp_path:
         observers=[Stopper()],
         plugins=plugins,
     )
-    stop = asyncio.Event()
-
-    async def stop_in_time() -> None:
-        while sum(isinstance(event, RolloutFinished) for event in seen) < stop_after * 8:
-            await asyncio.sleep(0.001)
-        stop.set()
-
-    stopping = asyncio.create_task(stop_in_time())
     with pytest.raises(Interrupted, match="agl runs resume"):
         await trainer._fit(stop, None)
-    await stopping
     async with open_store(url) as store:
         (run,) = await store.runs.list()
         assert run.status is RunStatus.STOPPED

@@ -383,3 +383,9 @@ def test_the_demo_shows_before_and_after(agl: Agl, project: Path, monkeypatch: p
     ):
         assert part in out
     assert agl("demo", "--json", "--quiet").json["before"] == {"mean": 0.25, "low": 0.2, "high": 0.3, "n": 4}
+
+
+def test_evaluation_of_a_run_refuses_settings_that_would_be_ignored(agl: Agl, project: Path) -> None:
+    refused = agl("eval", "--run", "train-1", "--seed", "3", "--data", "val.jsonl")
+    assert refused.code == 2
+    assert "seed would be ignored" in refused.err

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agentlightning import semconv
 from agentlightning.errors import ConfigError
-from agentlightning.pipeline import BUILTIN_STAGES, INCOMPLETE, OutcomeRule, Pipeline, outcomes_by_rollout
+from agentlightning.pipeline import BUILTIN_STAGES, INCOMPLETE, Pipeline
 from agentlightning.targets import load_target
 from agentlightning.testing import EpisodeBuilder
 from agentlightning.types import (
@@ -17,7 +17,6 @@ from agentlightning.types import (
     Experience,
     FailureClass,
     Json,
-    Reward,
     RewardSource,
     Span,
     SpanSource,
@@ -381,17 +380,6 @@ def test_a_reward_aimed_at_nothing_is_counted() -> None:
     build.reward(0.5, target="ffffffffffffffff")
     build.reward(1.0)
     assert dropped(run(build.build()), "rewards") == {"the reward's target is no transition": 1}
-
-
-def test_the_outcome_of_a_rollout_follows_the_same_rule() -> None:
-    rewards = [
-        Reward(rollout_id="r", attempt_id="a", span_id="1", value=1.0),
-        Reward(rollout_id="r", attempt_id="a", span_id="2", value=0.0, source=RewardSource.GRADER),
-        Reward(rollout_id="s", attempt_id="b", span_id="3", value=0.5),
-        Reward(rollout_id="t", attempt_id="c", span_id="4", value=0.5, target="x"),
-    ]
-    assert outcomes_by_rollout(rewards) == {"r": 0.0, "s": 0.5}
-    assert outcomes_by_rollout(rewards, OutcomeRule(trusted=(RewardSource.AGENT,))) == {"r": 1.0, "s": 0.5}
 
 
 # credit, group, forest

@@ -41,6 +41,7 @@ class LightningRL:
         tokens = int(str(context.state.get("num_tokens", 0)))
         if context.val and not context.state:
             await context.evaluate(label="before", step=0)
+        await context.phase(self.name, total=config.updates - step)
 
         while step < config.updates:
             # what to learn from: a group of rollouts per task, all under one version of the policy

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from agentlightning.plugins import hookimpl
 from agentlightning.specs import AlgorithmSpec
+
+if TYPE_CHECKING:
+    from agentlightning.pipeline import Pipeline
 
 
 @hookimpl
@@ -19,3 +23,14 @@ def agl_register_algorithms() -> Sequence[AlgorithmSpec]:
             needs_learner=True,
         ),
     )
+
+
+@hookimpl
+def agl_configure_pipeline(pipeline: Pipeline, algorithm: str) -> Pipeline | None:
+    """A pipeline configured without groups or forest gets them: LightningRL compares the one and trains the other."""
+    if "lightningrl" not in algorithm.split("+"):
+        return None
+    from agentlightning.pipeline import Forest, GroupByTask, Pipeline
+
+    missing = [stage({}) for stage in (GroupByTask, Forest) if stage.name not in pipeline.names]
+    return Pipeline((*pipeline.stages, *missing)) if missing else None

@@ -49,6 +49,7 @@ class SFT:
         total = config.total(len(examples))
         step = int(str(context.state.get("step", 0)))
         tokens = int(str(context.state.get("num_tokens", 0)))
+        await context.phase(self.name, total=total - step)
 
         while step < total:
             chosen = choose(len(examples), count=config.batch_size, step=step, seed=context.seed)

@@ -8,8 +8,20 @@ import click
 
 from agentlightning.cli._options import check_names, effective, json_option, quiet_option, run_options
 from agentlightning.cli._results import listeners, show_evaluation
-from agentlightning.config import read_tasks
+from agentlightning.config import EffectiveConfig, read_tasks
+from agentlightning.errors import ConfigError
 from agentlightning.plugins import load_plugins
+
+
+def _refuse_other_settings(settings: EffectiveConfig, run_id: str) -> None:
+    """A run is evaluated as it was configured: what would be ignored is an error."""
+    given = [name for name, source in settings.sources.items() if source.startswith("flag")]
+    ignored = sorted(name for name in given if name.partition(".")[0] not in {"store", "observers"})
+    if ignored:
+        raise ConfigError(
+            f"--run {run_id} takes the agent and its settings from the run, and {', '.join(ignored)} would be ignored; "
+            "leave them out, or leave out --run"
+        )
 
 
 @click.command("eval")
@@ -37,7 +49,10 @@ def command(
     """
     from agentlightning.jobs import evaluate_from_config
 
-    config = effective(file=file, assignments=assignments, flags=flags).config
+    settings = effective(file=file, assignments=assignments, flags=flags)
+    config = settings.config
+    if run_id is not None:
+        _refuse_other_settings(settings, run_id)
     plugins = load_plugins()
     check_names(config, plugins)
     observers = listeners(quiet=quiet, configured=config.observers)

@@ -50,19 +50,3 @@ class OutcomeRule:
         if not self.weights:
             return sum(values.values()) / len(values)
         return sum(self.weights[name] * value for name, value in values.items())
-
-
-def outcomes_by_rollout(rewards: Iterable[Reward], rule: OutcomeRule | None = None) -> dict[str, float]:
-    """The outcome of each rollout that has one; rewards aimed at single spans are no outcomes.
-
-    Args:
-        rewards: In order, of one attempt per rollout.
-        rule: How they become one number; None is the default rule.
-    """
-    rule = rule or OutcomeRule()
-    by_rollout: dict[str, list[Reward]] = {}
-    for reward in rewards:
-        if reward.target is None:
-            by_rollout.setdefault(reward.rollout_id, []).append(reward)
-    values = {rollout_id: rule.by_dimension(given) for rollout_id, given in by_rollout.items()}
-    return {rollout_id: rule.scalar(found) for rollout_id, found in values.items() if found}
