@@ -154,7 +154,14 @@ class Runner:
         except LeaseLost as error:
             _log.info("attempt %s belongs to somebody else by now: %s", lease.attempt.id, error)
         except AglError as error:
-            await self._finish(lease, failure=Failure(kind=FailureClass.INFRASTRUCTURE, message=str(error)))
+            await self._give_up(lease, error)
+
+    async def _give_up(self, lease: Lease, error: AglError) -> None:
+        """Reports a failure around the agent; where even that fails, the lease runs out by itself."""
+        try:
+            await self._finish(lease, failure=_failure(error, FailureClass.INFRASTRUCTURE, str(error)))
+        except AglError as again:
+            _log.warning("attempt %s could not be finished: %s", lease.attempt.id, again)
 
     async def _execute(self, lease: Lease) -> None:
         rollout, attempt = lease.rollout, lease.attempt
