@@ -32,17 +32,19 @@ async def test_calls_in_flight_end_new_ones_wait_and_go_on_afterwards(serve: Ser
 
         elsewhere = threading.Thread(target=lambda: asyncio.run(pause()))
         elsewhere.start()
-        assert not paused.wait(0.05)
-        bench.llm.let_go()
-        assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == "before"
-        await asyncio.to_thread(paused.wait)
-        call = asyncio.create_task(sdk.chat.completions.create(model="m", messages=HELLO))
-        await sdk.models.list()
-        await sdk.models.list()
-        assert len(bench.llm.requests) == 1
-        resume.set()
+        try:
+            assert not paused.wait(0.05)
+            bench.llm.let_go()
+            assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == "before"
+            await asyncio.to_thread(paused.wait, 10)
+            call = asyncio.create_task(sdk.chat.completions.create(model="m", messages=HELLO))
+            await sdk.models.list()
+            await sdk.models.list()
+            assert len(bench.llm.requests) == 1
+        finally:
+            resume.set()
         assert (await call).choices[0].message.content == "after"
-        await asyncio.to_thread(elsewhere.join)
+        await asyncio.to_thread(elsewhere.join, 10)
 
 
 async def test_a_call_that_waited_too_long_is_503_with_retry_after(serve: Serve) -> None:

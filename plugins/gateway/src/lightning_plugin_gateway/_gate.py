@@ -44,7 +44,7 @@ class Gate:
         self._open.clear()
         try:
             async with asyncio.timeout(drain_timeout_s):
-                pass
+                await self._idle.wait()
         except TimeoutError:
             message = f"{self._in_flight} calls were still in flight after {drain_timeout_s} s; raise drain_timeout_s"
             self.open()
