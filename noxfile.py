@@ -52,9 +52,9 @@ class Package:
 
     @property
     def editable(self) -> tuple[str, str]:
-        """Arguments that install the package from here, with all of its extras."""
-        extras = f"[{','.join(sorted(self.extras))}]" if self.extras else ""
-        return "-e", f"./{self.path.relative_to(ROOT).as_posix()}{extras}"
+        """Arguments that install the package from here, with all extras but the test tools, which are a group."""
+        extras = ",".join(sorted(self.extras.keys() - {"testing"}))
+        return "-e", f"./{self.path.relative_to(ROOT).as_posix()}" + (f"[{extras}]" if extras else "")
 
     @property
     def floors(self) -> dict[str, str]:

@@ -20,7 +20,7 @@ import agentlightning as agl
 
 @agl.agent
 def solve(task: dict) -> float:
-    return float(task["word"] in str(agl.prompt("system", default="")))
+    return float(task["word"] in agl.prompt("system").template)
 '''
 
 

@@ -54,6 +54,10 @@ def test_importing_agentlightning_loads_no_framework_and_no_command_line(python:
     assert loaded(python, "import agentlightning") & (HEAVY | {"click", "rich"}) == set()
 
 
+def test_the_scripted_model_server_needs_no_test_tools(python: Python) -> None:
+    assert loaded(python, "from agentlightning.testing import ScriptedLLM") & (HEAVY | {"pytest"}) == set()
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["plugins", "--json"]], ids=" ".join)
 def test_looking_around_loads_no_framework(python: Python, arguments: list[str]) -> None:
     statement = f"import sys\nsys.argv = {['agl', *arguments]!r}\nfrom agentlightning.cli import main\nmain()"

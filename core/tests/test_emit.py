@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import datetime
+import datetime as dt
 import enum
 import math
 from collections.abc import Iterator
@@ -73,7 +73,7 @@ class Point(msgspec.Struct):
 def test_state_action_object_and_message_become_spans(emitted: Emitted) -> None:
     agl.emit_state({"plan": Plan([Colour.RED, (1, 2)]), "at": Point(3), "note": Note(text="ü")})
     agl.emit_action(["move", 1])
-    agl.emit_object(datetime.date(2026, 11, 20))
+    agl.emit_object(dt.date(2026, 11, 20))
     agl.emit_message("thinking")
     assert emitted.one("agl.state").attributes["agl.state"] == {
         "plan": {"steps": ["red", [1, 2]]},

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from opentelemetry import trace
@@ -23,7 +24,7 @@ Make = Callable[..., RolloutContext]
 
 
 def test_a_span_that_starts_in_a_rollout_is_stamped_and_handed_over(
-    make_rollout: Make, sink, provider: TracerProvider
+    make_rollout: Make, sink: Any, provider: TracerProvider
 ) -> None:
     tracer = provider.get_tracer("somebody")
     with in_rollout(make_rollout()):
@@ -43,14 +44,16 @@ def test_a_span_that_starts_in_a_rollout_is_stamped_and_handed_over(
     assert chat.attributes == {}
 
 
-def test_spans_outside_of_rollouts_are_left_alone(sink, provider: TracerProvider) -> None:
+def test_spans_outside_of_rollouts_are_left_alone(sink: Any, provider: TracerProvider) -> None:
     span = provider.get_tracer("t").start_span("x")
     span.end()
     assert sink.spans == []
     assert not span.attributes
 
 
-def test_a_span_that_ends_after_its_rollout_still_arrives(make_rollout: Make, sink, provider) -> None:
+def test_a_span_that_ends_after_its_rollout_still_arrives(
+    make_rollout: Make, sink: Any, provider: TracerProvider
+) -> None:
     with in_rollout(make_rollout()):
         span = provider.get_tracer("t").start_span("stream")
     thread = threading.Thread(target=span.end)
@@ -60,7 +63,7 @@ def test_a_span_that_ends_after_its_rollout_still_arrives(make_rollout: Make, si
 
 
 def test_a_child_started_where_the_context_got_lost_follows_its_parent(
-    make_rollout: Make, sink, provider
+    make_rollout: Make, sink: Any, provider: TracerProvider
 ) -> None:
     tracer = provider.get_tracer("t")
     with in_rollout(make_rollout()):
@@ -86,7 +89,7 @@ def test_a_span_that_never_ends_is_forgotten(make_rollout: Make, provider: Trace
     assert sys.getrefcount(context) < held
 
 
-def test_the_agent_in_baggage_is_stamped(make_rollout: Make, sink, provider: TracerProvider) -> None:
+def test_the_agent_in_baggage_is_stamped(make_rollout: Make, sink: Any, provider: TracerProvider) -> None:
     from opentelemetry import baggage
 
     with in_rollout(make_rollout()):
@@ -95,7 +98,9 @@ def test_the_agent_in_baggage_is_stamped(make_rollout: Make, sink, provider: Tra
     assert sink.spans[0].agent == "writer"
 
 
-def test_structure_comes_back_and_foreign_values_become_json(make_rollout: Make, sink, provider) -> None:
+def test_structure_comes_back_and_foreign_values_become_json(
+    make_rollout: Make, sink: Any, provider: TracerProvider
+) -> None:
     attributes = {
         "gen_ai.input.messages": '[{"role":"user"}]',
         "gen_ai.output.messages": "[cut off",
@@ -114,7 +119,7 @@ def test_structure_comes_back_and_foreign_values_become_json(make_rollout: Make,
     }
 
 
-def test_an_error_status_is_kept(make_rollout: Make, sink, provider: TracerProvider) -> None:
+def test_an_error_status_is_kept(make_rollout: Make, sink: Any, provider: TracerProvider) -> None:
     with in_rollout(make_rollout()):
         span = provider.get_tracer("t").start_span("x")
         span.set_status(StatusCode.ERROR, "it broke")
@@ -122,14 +127,14 @@ def test_an_error_status_is_kept(make_rollout: Make, sink, provider: TracerProvi
     assert (sink.spans[0].status, sink.spans[0].error) == (SpanStatus.ERROR, "it broke")
 
 
-def test_installing_twice_captures_once(make_rollout: Make, sink, provider: TracerProvider) -> None:
+def test_installing_twice_captures_once(make_rollout: Make, sink: Any, provider: TracerProvider) -> None:
     assert install_tracing(provider) is provider
     with in_rollout(make_rollout()):
         provider.get_tracer("t").start_span("x").end()
     assert len(sink.spans) == 1
 
 
-def test_the_users_exporters_go_on_working(make_rollout: Make, sink) -> None:
+def test_the_users_exporters_go_on_working(make_rollout: Make, sink: Any) -> None:
     provider, exporter = TracerProvider(), InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     install_tracing(provider)
@@ -200,18 +205,18 @@ def test_capture_loads_no_sdk_until_it_is_installed() -> None:
     assert run(code).strip() == "False"
 
 
-def test_a_rollout_span_is_the_root_and_has_the_task(make_rollout: Make, sink) -> None:
+def test_a_rollout_span_is_the_root_and_has_the_task(make_rollout: Make, sink: Any) -> None:
     install_tracing()
-    with trace.get_tracer("t").start_as_current_span("around"):
-        with rollout_span(make_rollout(), task={"question": 1}):
-            trace.get_tracer("t").start_span("inside").end()
+    tracer = trace.get_tracer("t")
+    with tracer.start_as_current_span("around"), rollout_span(make_rollout(), task={"question": 1}):
+        tracer.start_span("inside").end()
     inside, root = sink.spans
     assert (root.operation, root.source, root.parent_id) == ("agl.rollout", SpanSource.RUNNER, None)
     assert root.attributes == {"agl.task": {"question": 1}}
     assert inside.parent_id == root.span_id
 
 
-def test_what_a_rollout_raises_gets_out_and_is_noted(make_rollout: Make, sink) -> None:
+def test_what_a_rollout_raises_gets_out_and_is_noted(make_rollout: Make, sink: Any) -> None:
     install_tracing()
     error = RuntimeError("boom")
     with pytest.raises(RuntimeError) as caught, rollout_span(make_rollout(), task=None):
@@ -222,7 +227,7 @@ def test_what_a_rollout_raises_gets_out_and_is_noted(make_rollout: Make, sink) -
     assert root.attributes["error.type"] == "RuntimeError"
 
 
-def test_a_cancelled_rollout_is_no_error(make_rollout: Make, sink) -> None:
+def test_a_cancelled_rollout_is_no_error(make_rollout: Make, sink: Any) -> None:
     install_tracing()
     with pytest.raises(asyncio.CancelledError), rollout_span(make_rollout(), task=None):
         raise asyncio.CancelledError

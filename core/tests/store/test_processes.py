@@ -98,7 +98,9 @@ async def test_work_of_a_dead_process_goes_to_a_living_one(tmp_path: Path) -> No
 
 def test_a_forked_child_is_refused_and_its_parent_goes_on(tmp_path: Path) -> None:
     for url in (f"sqlite:///{tmp_path / 'store.db'}", "memory://"):
-        done = subprocess.run([sys.executable, "-c", FORKING, url], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", FORKING, url], capture_output=True, text=True, check=True
+        )
         line, code = done.stdout.splitlines()
         assert code == "7"
         assert "spawn" in line or "sqlite:///FILE" in line

@@ -112,9 +112,9 @@ async def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-async def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    assert "writable" in await refusal(SqliteStore(tmp_path / "store.db"))
+    assert "writable" in asyncio.run(refusal(SqliteStore(tmp_path / "store.db")))
 
 
 async def test_a_file_that_another_process_keeps_locked_is_refused(tmp_path: Path) -> None:
@@ -143,7 +143,9 @@ async def test_one_failing_operation_does_not_sink_those_committed_with_it(tmp_p
     async with open_store(f"sqlite:///{tmp_path / 'store.db'}") as store:
         await store.rollouts.enqueue([RolloutRequest(task=0, id="taken")])
         calls = [
-            store.rollouts.enqueue([RolloutRequest(task=number, id="taken" if number % 3 == 0 else f"id {number}")])
+            store.rollouts.enqueue(
+                [RolloutRequest(task=number, id="taken" if number % 3 == 0 else f"id {number}")]
+            )
             for number in range(30)
         ]
         done = await asyncio.gather(*calls, return_exceptions=True)
@@ -153,5 +155,8 @@ async def test_one_failing_operation_does_not_sink_those_committed_with_it(tmp_p
 
 async def test_an_operation_that_fails_half_way_leaves_no_half(tmp_path: Path) -> None:
     async with open_store(f"sqlite:///{tmp_path / 'store.db'}") as store:
-        with pytest.raises(OverflowError):
-            await store.rollouts.enqueue([RolloutRequest(task=0, id="a"), RolloutRequest(task=1, id="b", sample=0)])
+        (rollout,) = await store.rollouts.enqueue([RolloutRequest(task=0)])
+        with pytest.raises(UnicodeEncodeError):
+            await store.rollouts.lease("a name that SQLite cannot keep: \ud800")
+        assert await store.rollouts.get(rollout.id) == rollout
+        assert await store.rollouts.attempts([rollout.id]) == []

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from agentlightning.engine import Backend
 from agentlightning.types import Call, TokenForest, TokenTree
 from lightning_plugin_torch import create_backend
 from lightning_plugin_torch._build import build
@@ -90,7 +91,7 @@ def start(build_options: dict, tmp_path: Path) -> Iterator[Callable]:
     """Starts backends of a test's own."""
     started = []
 
-    async def start(**options: object):
+    async def start(**options: object) -> Backend:
         given = {"build": build_options, **options}
         if "model" in given:
             del given["build"]
@@ -160,18 +161,24 @@ def plant() -> Callable[..., TokenForest]:
 def losses() -> Iterator[None]:
     """Losses, importable as `losses_of_tests`."""
     module = types.ModuleType("losses_of_tests")
-
-    def ratio(logprobs_T, *, old_logprobs_T, advantages_T, weights_T, scale=1.0):
-        ratio_T = (logprobs_T - old_logprobs_T).clamp(-2, 2).exp()
-        return -(scale * weights_T * ratio_T * advantages_T).sum(), {"ratio": ratio_T}
-
-    def cross_entropy(logprobs_T, *, old_logprobs_T, advantages_T, weights_T):
-        return -(weights_T * logprobs_T).sum(), {}
-
-    def broken(logprobs_T, *, old_logprobs_T, advantages_T, weights_T):
-        return (logprobs_T * torch.nan).sum(), {}
-
-    module.ratio, module.cross_entropy, module.broken = ratio, cross_entropy, broken
-    sys.modules["losses_of_tests"] = module
+    for function in (ratio, cross_entropy, broken):
+        setattr(module, function.__name__, function)
+    sys.modules[module.__name__] = module
     yield
-    del sys.modules["losses_of_tests"]
+    del sys.modules[module.__name__]
+
+
+Loss = tuple[torch.Tensor, dict[str, torch.Tensor]]
+
+
+def ratio(logprobs_T: torch.Tensor, *, scale: float = 1.0, **columns: torch.Tensor) -> Loss:
+    ratio_T = (logprobs_T - columns["old_logprobs_T"]).clamp(-2, 2).exp()
+    return -(scale * columns["weights_T"] * ratio_T * columns["advantages_T"]).sum(), {"ratio": ratio_T}
+
+
+def cross_entropy(logprobs_T: torch.Tensor, **columns: torch.Tensor) -> Loss:
+    return -(columns["weights_T"] * logprobs_T).sum(), {}
+
+
+def broken(logprobs_T: torch.Tensor, **columns: torch.Tensor) -> Loss:
+    return (logprobs_T * torch.nan).sum(), {}

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer, CohereConfig, MambaConfig, MistralConfig
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    CohereConfig,
+    MambaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+)
 
 from agentlightning.errors import ConfigError, EngineError
+from agentlightning.types import TokenForest
 from lightning_plugin_torch import create_backend
 from lightning_plugin_torch._build import build
+from lightning_plugin_torch._cache import Page, Recorder
 from lightning_plugin_torch._model import load
 from lightning_plugin_torch._options import BuildOptions, TorchOptions
 from lightning_plugin_torch._sizes import safe_sizes
+
+Options = dict[str, object]
+Planter = Callable[..., TokenForest]
 
 
 def test_the_same_seed_builds_the_same_files(build_options: Options, tmp_path: Path) -> None:
@@ -56,11 +70,16 @@ def test_options_that_cannot_be_used_are_refused(options: Options, message: str,
         create_backend(options, seed=0, directory=tmp_path)
 
 
+@pytest.fixture
+def broken(corpus: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "broken.jsonl"
+    path.write_text(corpus.read_text().splitlines()[0] + '\n{"text": "no messages"}\n')
+    return path
+
+
 async def test_a_corpus_line_that_is_no_conversation_is_named(
-    build_options: Options, corpus: Path, tmp_path: Path
+    build_options: Options, broken: Path, tmp_path: Path
 ) -> None:
-    broken = tmp_path / "broken.jsonl"
-    broken.write_text(corpus.read_text().splitlines()[0] + '\n{"text": "no messages"}\n')
     backend = create_backend({"build": {**build_options, "corpus": str(broken)}}, seed=0, directory=tmp_path)
     with pytest.raises(ConfigError, match="line 2 of corpus"):
         await backend.engine.start()
@@ -87,7 +106,7 @@ def test_some_number_of_rows_is_safe(model_directory: Path) -> None:
     assert safe_sizes(model, largest=16)[-1] <= 16
 
 
-def _random_model(config, tokenizer_from: Path, directory: Path) -> str:
+def _random_model(config: PreTrainedConfig, tokenizer_from: Path, directory: Path) -> str:
     AutoModelForCausalLM.from_config(config).save_pretrained(directory)
     AutoTokenizer.from_pretrained(tokenizer_from).save_pretrained(directory)
     return str(directory)
@@ -134,6 +153,28 @@ async def test_an_architecture_that_changes_its_logits_is_not_trained(
     with pytest.raises(ConfigError, match="CohereForCausalLM computes a token tree differently"):
         await backend.learner.logprobs(plant([([7, 8], [9])]))
     await backend.engine.stop()
+
+
+class UnevenModel:
+    """Stands for a machine on which the numbers of a row depend on how many rows there are, and maybe on its place."""
+
+    small, vocabulary, device = True, 8, torch.device("cpu")
+
+    def __init__(self, *, uneven_places: bool) -> None:
+        self._uneven_places = uneven_places
+
+    def prefill(self, prompt: tuple[int, ...], recorder: Recorder) -> None:
+        recorder.update(torch.zeros(1, 1, len(prompt), 1), torch.zeros(1, 1, len(prompt), 1), 0)
+
+    def decode(self, page: Page) -> torch.Tensor:
+        ids_S_1, _, _ = page.feed()
+        uneven_S_1 = torch.arange(len(ids_S_1))[:, None] if self._uneven_places else float(len(ids_S_1) >= 32)
+        return ids_S_1 + 1e-6 * uneven_S_1
+
+
+def test_only_numbers_of_rows_that_agree_are_used() -> None:
+    assert safe_sizes(UnevenModel(uneven_places=False), largest=0) == (32, 64)
+    assert safe_sizes(UnevenModel(uneven_places=True), largest=0) == (1,)
 
 
 def test_hooks_load_without_torch() -> None:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from agentlightning.engine import LossSpec, OptimizerConfig
+from agentlightning.engine import Backend, LossSpec, OptimizerConfig
 from agentlightning.errors import ConfigError, EngineError
+from agentlightning.types import Json, TokenForest
+
+Options = dict[str, object]
+Demonstration = Callable[[int, int], dict[str, object]]
+Planter = Callable[..., TokenForest]
+Starter = Callable[..., Awaitable[Backend]]
 
 RATIO = LossSpec(name="ratio", target="losses_of_tests:ratio")
 
@@ -29,7 +37,7 @@ def exact(completion: dict) -> list[tuple[list[int], list[float]]]:
     ]
 
 
-async def collect(backend, body) -> list[dict]:
+async def collect(backend: Backend, body: Options) -> list[dict]:
     return [chunk async for chunk in backend.engine.stream(body)]
 
 

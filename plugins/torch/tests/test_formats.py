@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from agentlightning.errors import ConfigError
+from agentlightning.types import Json
 from lightning_plugin_torch._codec import Codec
 from lightning_plugin_torch._compact import CONTROL_TOKENS, CompactFormat
 from lightning_plugin_torch._format import ChatFormat, Delta
@@ -55,12 +56,12 @@ some = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 @pytest.fixture(scope="module")
-def tokenizer(model_directory: Path):
+def tokenizer(model_directory: Path) -> PreTrainedTokenizerFast:
     return AutoTokenizer.from_pretrained(model_directory)
 
 
 @pytest.fixture(scope="module")
-def compact(tokenizer) -> CompactFormat:
+def compact(tokenizer: PreTrainedTokenizerFast) -> CompactFormat:
     return CompactFormat(tokenizer)
 
 
@@ -88,7 +89,7 @@ def said(deltas: list[Delta]) -> tuple[str, list[list[str]]]:
 
 @some
 @given(messages=turns, listed=st.booleans(), generate=st.booleans())
-def test_the_compact_format_is_what_its_chat_template_says(
+def test_the_compact_format_is_what_its_chat_template_says(  # noqa: PLR0917 - fixtures
     tokenizer: PreTrainedTokenizerFast,
     compact: CompactFormat,
     tools: list[Json],
@@ -210,7 +211,7 @@ def test_the_exact_tokens_of_a_turn_are_used_again_with_any_template(hermes: Tem
     )
     prompt = codec.prompt([question], [])
     odd = [*hermes.encode(["a"]), *hermes.encode(["b"]), *hermes.encode(["c"]), *hermes.end_ids]
-    codec.remember([question], [], [*prompt, *odd], answer=answer)
+    codec.remember([question, answer], [], ids=[*prompt, *odd])
     following = codec.prompt([question, answer, question], [])
     assert following[: len(prompt) + len(odd)] == [*prompt, *odd]
     plainly = Codec(hermes).prompt([question, answer, question], [])

@@ -12,6 +12,7 @@ import openai
 from opentelemetry.trace import Span
 
 from agentlightning.capture import Endpoint, RolloutContext
+from lightning_adapter_openai._pools import Pools
 
 if TYPE_CHECKING:
     from openai.resources.chat.completions import AsyncCompletions, Completions
@@ -24,50 +25,50 @@ _HARMLESS = frozenset({"idempotency-key"})
 
 
 class Bindings:
-    """Bound twins of the process's clients: one for each client and rollout, gone with either."""
+    """Twins of the process's clients that talk to endpoints: one for each client and rollout, gone with either."""
 
-    def __init__(self) -> None:
+    def __init__(self, pools: Pools) -> None:
+        self._pools = pools
         self._bound: WeakKeyDictionary[RolloutContext, WeakKeyDictionary[Client, Resource]] = (
             WeakKeyDictionary()
         )
 
     def resource(self, found: Resource, context: RolloutContext, endpoint: Endpoint) -> Resource:
-        """The `chat.completions` of the client's twin, which shares its connections."""
+        """The `chat.completions` of the client's twin."""
         clients = self._bound.get(context)
         if clients is None:
             clients = self._bound.setdefault(context, WeakKeyDictionary())
         bound = clients.get(found._client)
         if bound is None:
-            bound = clients[found._client] = _twin(found._client, endpoint).chat.completions
+            bound = clients[found._client] = self._twin(found._client, endpoint).chat.completions
         return bound
 
+    def _twin(self, client: Client, endpoint: Endpoint) -> Client:
+        """A plain client with the client's time limit and retries, and nothing else of it.
 
-def _twin(client: Client, endpoint: Endpoint) -> Client:
-    """A plain client of the endpoint with the client's connections, time limit and retries, and nothing secret of it.
-
-    `with_options` would keep its default headers, its query and its provider's URLs, and cannot copy subclasses with
-    a constructor of their own.
-    """
-    twin: Client
-    if isinstance(client, openai.AsyncOpenAI):
-        twin = openai.AsyncOpenAI(
-            base_url=endpoint.base_url,
-            api_key=endpoint.api_key,
-            http_client=client._client,
-            timeout=client.timeout,
-            max_retries=client.max_retries,
-        )
-    else:
-        twin = openai.OpenAI(
-            base_url=endpoint.base_url,
-            api_key=endpoint.api_key,
-            http_client=client._client,
-            timeout=client.timeout,
-            max_retries=client.max_retries,
-        )
-    twin.organization = twin.project = None
-    twin._custom_headers = {}
-    return twin
+        `with_options` would keep its headers, its query, its provider's URLs and its transport, each of which may
+        carry a secret or lead elsewhere; and it cannot copy subclasses with a constructor of their own.
+        """
+        twin: Client
+        if isinstance(client, openai.AsyncOpenAI):
+            twin = openai.AsyncOpenAI(
+                base_url=endpoint.base_url,
+                api_key=endpoint.api_key,
+                http_client=self._pools.of_loop(),
+                timeout=client.timeout,
+                max_retries=client.max_retries,
+            )
+        else:
+            twin = openai.OpenAI(
+                base_url=endpoint.base_url,
+                api_key=endpoint.api_key,
+                http_client=self._pools.of_threads(),
+                timeout=client.timeout,
+                max_retries=client.max_retries,
+            )
+        twin.organization = twin.project = None
+        twin._custom_headers = {}  # OPENAI_CUSTOM_HEADERS
+        return twin
 
 
 def bound_request(request: Mapping[str, object], endpoint: Endpoint, *, parent: Span) -> dict[str, object]:

@@ -19,6 +19,7 @@ from lightning_adapter_openai._bind import Bindings, bound_request
 from lightning_adapter_openai._describe import request_attributes, response_attributes
 from lightning_adapter_openai._fold import fold
 from lightning_adapter_openai._messages import field
+from lightning_adapter_openai._pools import Pools
 from lightning_adapter_openai._tap import tap
 from lightning_adapter_openai._wire import shortened
 
@@ -42,7 +43,12 @@ class Calls:
     def __init__(self, *, tracer: Tracer | None, content: bool) -> None:
         self._tracer = tracer
         self._content = content
-        self._bindings = Bindings()
+        self._pools = Pools()
+        self._bindings = Bindings(self._pools)
+
+    def close(self) -> None:
+        """Lets go of connections to endpoints."""
+        self._pools.close()
 
     def begin(
         self,

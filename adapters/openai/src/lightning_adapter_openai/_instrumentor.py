@@ -29,6 +29,7 @@ class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Records chat completions as spans, and points them at the endpoint of the current rollout."""
 
     _patches: list[_Patch]
+    _calls: Calls
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Versions of the SDK that it knows."""
@@ -52,7 +53,7 @@ class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             )
         )
         content = os.environ.get(CAPTURE_CONTENT, "").lower() in _CONTENT_VALUES
-        calls = Calls(tracer=None if observed else tracer, content=content)
+        calls = self._calls = Calls(tracer=None if observed else tracer, content=content)
         self._patches = [
             _Patch(Completions, "create", lambda original: _sync(original, calls, shorten=True)),
             _Patch(Completions, "parse", lambda original: _sync(original, calls, shorten=False)),
@@ -65,6 +66,7 @@ class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     def _uninstrument(self, **_: object) -> None:
         for patch in reversed(self._patches):
             patch.undo()
+        self._calls.close()
 
 
 class _Patch:
@@ -143,7 +145,7 @@ def _constructor(key: Callable[[], object]) -> _Method:
 
 def _instrumented(method: object) -> bool:
     """Whether an OpenTelemetry instrumentation of somebody else has wrapped it."""
-    while isinstance(method, wrapt.ObjectProxy):
+    while isinstance(method, wrapt.FunctionWrapper):
         wrapper = getattr(method, "_self_wrapper", None)
         if str(getattr(wrapper, "__module__", "")).startswith(_INSTRUMENTATIONS):
             return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import pydantic
+import openai
 
 from agentlightning.types import Json
 
@@ -32,7 +32,7 @@ def shortened(request: dict[str, object]) -> dict[str, object]:
 
 
 def _plain(value: object) -> Json:
-    """A copy as JSON data; pydantic models as the SDK dumps them. Raises `TypeError` for everything else."""
+    """A copy as JSON data; the SDK's own models as it dumps them. Raises `TypeError` for everything else."""
     kind = type(value)
     if kind in _LEAVES:
         return value
@@ -40,7 +40,7 @@ def _plain(value: object) -> Json:
         return {_key(key): _plain(inner) for key, inner in value.items()}  # type: ignore[attr-defined]
     if kind is list:
         return [_plain(inner) for inner in value]  # type: ignore[attr-defined]
-    if isinstance(value, pydantic.BaseModel):
+    if isinstance(value, openai.BaseModel):
         hidden = getattr(value, "__api_exclude__", None)
         return value.model_dump(exclude_unset=True, mode="json", exclude=hidden)
     raise TypeError

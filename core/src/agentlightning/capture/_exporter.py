@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from agentlightning.errors import StoreError, StoreUnavailable
+from agentlightning.errors import AglError, StoreError, StoreUnavailable
 from agentlightning.store import SpanStore
 from agentlightning.types import Span
 
@@ -50,7 +50,7 @@ class AttemptSink:
         self.pending: list[Span] = []
         self.waiters: list[asyncio.Future[None]] = []
         self.lost = 0
-        self.error: StoreError | None = None
+        self.error: AglError | None = None
         self._exporter = exporter
 
     def add(self, span: Span) -> None:
@@ -107,7 +107,7 @@ class Exporter:
 
         Raises:
             StoreUnavailable: The store stayed away, or spans of this attempt were dropped: its capture has a hole.
-            StoreError: The store refused a span; the others are stored.
+            AglError: The store refused a span; the others are stored. An error is told once.
         """
         if asyncio.get_running_loop() is not self._loop:
             flushing = asyncio.run_coroutine_threadsafe(self.flush(attempt_id), self._loop)
@@ -175,7 +175,8 @@ class Exporter:
         self._settle(unsent, sent=sum(len(batch) for batch in batches) - len(unsent))
         behind = {sink for sink, _ in unsent}
         for sink, _, waiters in taken:
-            _resolve(waiters, away if sink in behind else _fault(sink))
+            if waiters:
+                _resolve(waiters, away if sink in behind else _fault(sink))
 
     def _batches(self, found: Iterable[tuple[AttemptSink, Span]]) -> list[_Batch]:
         """Spans that can be appended together: one token each, and not too many."""
@@ -222,23 +223,26 @@ class Exporter:
         sink, span = batch[0]
         with self._room:
             self.dropped += 1
-        if not isinstance(error, StoreError):
+        if not isinstance(error, AglError):
             error = StoreError(f"span {span.name!r} cannot be stored: {type(error).__name__}: {error}")
         sink.error = error
         _log.warning("span %r of attempt %s is refused: %s", span.name, sink.attempt_id, error)
         return None
 
 
-def _fault(sink: AttemptSink) -> StoreError | None:
-    if sink.lost:
+def _fault(sink: AttemptSink) -> AglError | None:
+    """What went wrong since the last flush: it is told once, so that a failed attempt can still be finished."""
+    lost, error = sink.lost, sink.error
+    sink.lost, sink.error = 0, None
+    if lost:
         return StoreUnavailable(
-            f"{sink.lost} spans of attempt {sink.attempt_id} were dropped: the store is slower than the agents; "
+            f"{lost} spans of attempt {sink.attempt_id} were dropped: the store is slower than the agents; "
             "lower the concurrency"
         )
-    return sink.error
+    return error
 
 
-def _resolve(waiters: Iterable[asyncio.Future[None]], error: StoreError | None) -> None:
+def _resolve(waiters: Iterable[asyncio.Future[None]], error: AglError | None) -> None:
     for waiter in waiters:
         if waiter.done():  # whoever waited was cancelled
             continue

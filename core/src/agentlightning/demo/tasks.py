@@ -60,7 +60,8 @@ class _Problem:
 
 def training_tasks(seed: int, count: int) -> list[dict[str, str]]:
     """Tasks to train on, each with a `question` and its `answer`; drawn with replacement."""
-    return _tasks(random.Random(f"training-{seed}"), count, _TRAINED)
+    rng = random.Random(f"training-{seed}")
+    return [_task(rng, _TRAINED) for _ in range(count)]
 
 
 def held_out_tasks(seed: int, count: int) -> list[dict[str, str]]:
@@ -68,7 +69,8 @@ def held_out_tasks(seed: int, count: int) -> list[dict[str, str]]:
 
     Whatever the seeds, no arithmetic problem here is ever trained on or demonstrated, not even in other words.
     """
-    return _tasks(random.Random(f"held-out-{seed}"), count, _HELD_OUT)
+    rng = random.Random(f"held-out-{seed}")
+    return [_task(rng, _HELD_OUT) for _ in range(count)]
 
 
 def demonstrations(seed: int, count: int) -> list[dict[str, object]]:
@@ -89,9 +91,9 @@ def grade(task: dict[str, str], output: str) -> float:
     return float(output.strip() == task["answer"])
 
 
-def _tasks(rng: random.Random, count: int, buckets: range) -> list[dict[str, str]]:
-    problems = [_problem(rng, buckets) for _ in range(count)]
-    return [{"question": _question(rng, problem), "answer": str(problem.answer())} for problem in problems]
+def _task(rng: random.Random, buckets: range) -> dict[str, str]:
+    problem = _problem(rng, buckets)
+    return {"question": _question(rng, problem), "answer": str(problem.answer())}
 
 
 def _problem(rng: random.Random, buckets: range) -> _Problem:
@@ -131,17 +133,12 @@ def _demonstration(rng: random.Random) -> dict[str, object]:
     ]
     guesses = rng.random() < FROM_THE_HEAD_SHARE
     hurries = rng.random() < HASTY_SHARE
-    answer = _guess(rng, problem.answer())
+    answer = rng.randint(0, LARGEST)
     for number, expression in enumerate(problem.expressions()[: 0 if guesses else 1 if hurries else None]):
         answer = calculate(expression)
         messages += _tool_use(f"call_{number}", expression, answer)
     messages.append({"role": "assistant", "content": str(answer)})
     return {"messages": messages, "tools": TOOLS}
-
-
-def _guess(rng: random.Random, answer: int) -> int:
-    """A number near the answer, seldom the answer itself."""
-    return min(max(answer + rng.randint(-9, 9), 0), LARGEST)
 
 
 def _tool_use(call_id: str, expression: str, result: int) -> list[dict[str, object]]:

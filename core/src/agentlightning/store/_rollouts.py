@@ -194,6 +194,8 @@ def _check_request(request: RolloutRequest) -> None:
         raise ValueError(f"max_attempts must be at least 1, got {request.config.max_attempts!r}")
     if not -(2**63) <= request.priority < 2**63:
         raise ValueError(f"a priority has 64 bits, got {request.priority!r}")
+    for text in (request.id, request.run_id, request.group, request.resources):
+        (text or "").encode()  # a lone surrogate is refused here, by every backend
     timeout_s = request.config.timeout_s
     if timeout_s is not None and not (math.isfinite(timeout_s) and timeout_s > 0):
         raise ValueError(f"timeout_s must be a positive number of seconds or None, got {timeout_s!r}")

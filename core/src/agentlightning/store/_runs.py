@@ -68,6 +68,8 @@ class Runs:
                 raise ValueError(
                     f"metric {point.name!r} at step {point.step} is {point.value!r}; leave it out, log an event"
                 )
+            if not -(2**63) <= point.step < 2**63:
+                raise ValueError(f"metric {point.name!r} has step {point.step!r}; a step has 64 bits")
         packed = [pack(event, what=f"event {event.kind!r}") for event in events]
         await self._executor.write(lambda unit: operations.log(unit, run_id, points=points, events=packed))
 

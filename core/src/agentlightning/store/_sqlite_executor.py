@@ -28,12 +28,14 @@ class SqliteExecutor:
         notifier: Notifier,
         *,
         durability: Durability,
+        patience_s: float,
         clock: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
         self._path = path
         self._notifier = notifier
         self._durability = durability
+        self._patience_s = patience_s
         self._clock = clock
         self._new_id = new_id
         self._lock = threading.Lock()
@@ -83,14 +85,19 @@ class SqliteExecutor:
                 await self.write(lambda unit: unit.swept)
 
     def _open(self) -> None:
-        connection = open_writer(self._path, durability=self._durability)
+        connection = open_writer(self._path, durability=self._durability, patience_s=self._patience_s)
         try:
             reading = open_reader(self._path)
         except StoreUnavailable:
             connection.close()
             raise
         self._writer = Writer(
-            connection, self._notifier, path=self._path, clock=self._clock, new_id=self._new_id
+            connection,
+            self._notifier,
+            path=self._path,
+            patience_s=self._patience_s,
+            clock=self._clock,
+            new_id=self._new_id,
         )
         self._reader = Reader(reading, path=self._path, clock=self._clock, new_id=self._new_id)
         self._threads = tuple(

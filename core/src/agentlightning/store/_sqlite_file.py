@@ -14,13 +14,15 @@ from agentlightning.store._sqlite_schema import migrate
 
 Durability: TypeAlias = Literal["normal", "full"]
 
-_PATIENCE_S: Final = 15.0  # how long another process may hold the write lock
+PATIENCE_S: Final = 15.0
+"""How long another process may hold the write lock before a write is refused."""
+
 _NAP_S: Final = (0.0005, 0.004)  # between tries; drawn, so that processes take turns
 _PAGE_BYTES: Final = 8192  # two LLM spans fit into a page
 _CHECKPOINT_PAGES: Final = 2000
 
 
-def open_writer(path: Path, *, durability: Durability) -> sqlite3.Connection:
+def open_writer(path: Path, *, durability: Durability, patience_s: float) -> sqlite3.Connection:
     """Opens or creates a file for writing, with its schema up to date.
 
     Raises:
@@ -36,10 +38,10 @@ def open_writer(path: Path, *, durability: Durability) -> sqlite3.Connection:
     try:
         connection = _connect(path)
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # new files only
-        patiently(connection, "PRAGMA journal_mode = WAL")
+        patiently(connection, "PRAGMA journal_mode = WAL", patience_s=patience_s)
         connection.execute(f"PRAGMA synchronous = {durability}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-        patiently(connection, "BEGIN IMMEDIATE")
+        patiently(connection, "BEGIN IMMEDIATE", patience_s=patience_s)
         migrate(connection, path=str(path))
         connection.execute("COMMIT")
     except sqlite3.Error as error:
@@ -58,19 +60,19 @@ def open_reader(path: Path) -> sqlite3.Connection:
         StoreUnavailable: It cannot be opened.
     """
     try:
-        connection = _connect(path, timeout_s=_PATIENCE_S)
+        connection = _connect(path, timeout_s=PATIENCE_S)
         connection.execute("PRAGMA query_only = ON")
     except sqlite3.Error as error:
         raise unavailable(error, path=str(path)) from error
     return connection
 
 
-def patiently(connection: sqlite3.Connection, statement: str) -> None:
+def patiently(connection: sqlite3.Connection, statement: str, *, patience_s: float) -> None:
     """Executes a statement that needs the write lock, taking turns with other processes.
 
     SQLite's own waiting backs off to 100 ms, which starves whoever has waited longest.
     """
-    until = time.monotonic() + _PATIENCE_S
+    until = time.monotonic() + patience_s
     while True:
         try:
             connection.execute(statement)

@@ -11,7 +11,7 @@ from typing import get_args
 from agentlightning.store._backed import BackedStore
 from agentlightning.store._notifier import Notifier
 from agentlightning.store._sqlite_executor import SqliteExecutor
-from agentlightning.store._sqlite_file import Durability
+from agentlightning.store._sqlite_file import PATIENCE_S, Durability
 
 DURABILITIES: tuple[Durability, ...] = get_args(Durability)
 
@@ -19,7 +19,8 @@ DURABILITIES: tuple[Durability, ...] = get_args(Durability)
 class SqliteStore(BackedStore):
     """A store in one file, which any number of processes may open.
 
-    What was acknowledged survives the death of any process; with durability `full` also a loss of power.
+    What was acknowledged survives the death of any process; with durability `full` also a loss of power. A write waits
+    up to `patience_s` for the lock of another process.
     """
 
     def __init__(
@@ -27,11 +28,14 @@ class SqliteStore(BackedStore):
         path: Path,
         *,
         durability: Durability = "normal",
+        patience_s: float = PATIENCE_S,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:
         place = path.absolute()
         notifier = Notifier()
-        executor = SqliteExecutor(place, notifier, durability=durability, clock=clock, new_id=new_id)
+        executor = SqliteExecutor(
+            place, notifier, durability=durability, patience_s=patience_s, clock=clock, new_id=new_id
+        )
         query = "" if durability == "normal" else f"?durability={durability}"
         super().__init__(f"sqlite:///{place}{query}", executor=executor, notifier=notifier)

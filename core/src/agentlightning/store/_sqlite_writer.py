@@ -32,6 +32,7 @@ class Writer:
         notifier: Notifier,
         *,
         path: Path,
+        patience_s: float,
         clock: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
@@ -40,6 +41,7 @@ class Writer:
         self._tables = SqliteTables(connection)
         self._notifier = notifier
         self._path = path
+        self._patience_s = patience_s
         self._clock = clock
         self._new_id = new_id
         self._seen = 0
@@ -87,7 +89,7 @@ class Writer:
     def _transact(self, jobs: Sequence[Job]) -> sqlite3.Error | None:
         execute = self._connection.execute
         try:
-            patiently(self._connection, "BEGIN IMMEDIATE")
+            patiently(self._connection, "BEGIN IMMEDIATE", patience_s=self._patience_s)
             now = self._clock()
             swept = Unit(self._tables, now, self._new_id)
             count = sweep(swept)

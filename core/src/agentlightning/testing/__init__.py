@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from agentlightning.testing._adapter_contract import AdapterContract
     from agentlightning.testing._algorithm_contract import AlgorithmContract
     from agentlightning.testing._episode_builder import EpisodeBuilder
     from agentlightning.testing._manual_clock import ManualClock
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from agentlightning.testing._training import InMemoryEngine, InMemoryLearner, InMemoryTrainingContext
 
 __all__ = [
+    "AdapterContract",
     "AlgorithmContract",
     "EpisodeBuilder",
     "InMemoryEngine",
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AdapterContract": "_adapter_contract",
     "AlgorithmContract": "_algorithm_contract",
     "StageContract": "_stage_contract",
     "EpisodeBuilder": "_episode_builder",

@@ -12,8 +12,9 @@ from lightning_plugin_torch._answer import Answer, Token
 def choose(logits_S_V: torch.Tensor, answers: Sequence[Answer]) -> list[Token]:
     """Samples one token per answer by inverting the cumulative distribution, in float64.
 
-    The reported log-probability is that of the temperature-scaled distribution, before `top_p` cuts it; at temperature 0
-    it is that of temperature 1. Every operation works on each row alone, so a row's result does not depend on its place.
+    The reported log-probability is that of the temperature-scaled distribution, before `top_p` cuts it; at
+    temperature 0 it is that of temperature 1. Every operation works on each row alone, so a row's result does not
+    depend on its place.
 
     Args:
         logits_S_V: The first rows are those of the answers; the others are idle.

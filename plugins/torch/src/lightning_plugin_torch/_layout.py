@@ -73,24 +73,16 @@ def lay_out(trees: Iterable[tuple[int, TokenTree, Sequence[int]]], *, device: to
         trees: Index in the forest, tree, and wanted nodes with a parent.
         device: Where the tensors go.
     """
-    ids, positions = array("l"), array("l")
-    segments: list[_Segment] = []
+    flat = _Flat()
     parents, targets = array("l"), array("l")
     origins: list[tuple[int, int]] = []
     for index, tree, wanted in trees:
-        place = _add(tree, _needed(tree, wanted), ids, positions, segments)
+        place = flat.add(tree, _needed(tree, wanted))
         parents.extend(place[tree.parents[node]] for node in wanted)
         targets.extend(tree.token_ids[node] for node in wanted)
         origins.extend((index, node) for node in wanted)
-    blocks, where = _blocks(segments, len(ids))
-    layout = Layout(
-        token_ids_T=torch.tensor(ids, device=device),
-        positions_T=torch.tensor(positions, device=device),
-        blocks=tuple(_to(block, device) for block in blocks),
-        where_T=torch.tensor(where, device=device),
-    )
     return Batch(
-        layout=layout,
+        layout=flat.layout(device),
         parent_K=torch.tensor(parents, device=device),
         target_K=torch.tensor(targets, device=device),
         origin_K=origins,
@@ -108,64 +100,68 @@ def _needed(tree: TokenTree, wanted: Sequence[int]) -> bytearray:
     return needed
 
 
-def _add(
-    tree: TokenTree, needed: bytearray, ids: array[int], positions: array[int], segments: list[_Segment]
-) -> list[int]:
-    """Appends a tree's needed nodes; returns each node's place, -1 for those left out."""
-    place = [-1] * len(tree)
-    segment_of: dict[int, _Segment] = {}
-    for node in range(len(tree)):
-        if not needed[node]:
-            continue
-        place[node] = len(ids)
-        ids.append(tree.token_ids[node])
-        positions.append(tree.positions[node])
-        parent = tree.parents[node]
-        segment = segment_of.get(parent)
-        if segment is None or segment.path[-1] != place[parent]:
-            depth = tree.positions[node]
-            segment = _Segment(segment.path[:depth] if segment else [], depth)
-            segments.append(segment)
-        segment.path.append(place[node])
-        segment_of[node] = segment
-    return place
+class _Flat:
+    """Tokens of several trees, one after the other, and the segments they form."""
+
+    def __init__(self) -> None:
+        self._ids, self._positions = array("l"), array("l")
+        self._segments: list[_Segment] = []
+
+    def add(self, tree: TokenTree, needed: bytearray) -> list[int]:
+        """Appends a tree's needed nodes; returns each node's place, -1 for those left out."""
+        place = [-1] * len(tree)
+        segment_of: dict[int, _Segment] = {}
+        for node in range(len(tree)):
+            if not needed[node]:
+                continue
+            place[node] = len(self._ids)
+            self._ids.append(tree.token_ids[node])
+            self._positions.append(tree.positions[node])
+            parent = tree.parents[node]
+            segment = segment_of.get(parent)
+            if segment is None or segment.path[-1] != place[parent]:
+                depth = tree.positions[node]
+                segment = _Segment(segment.path[:depth] if segment else [], depth)
+                self._segments.append(segment)
+            segment.path.append(place[node])
+            segment_of[node] = segment
+        return place
+
+    def layout(self, device: torch.device) -> Layout:
+        """Groups segments by shape into the rows of blocks."""
+        by_shape: defaultdict[tuple[int, int], list[_Segment]] = defaultdict(list)
+        for segment in self._segments:
+            by_shape[segment.shape].append(segment)
+        blocks, where, offset = [], [0] * len(self._ids), 0
+        for members in by_shape.values():
+            block = _block(members, device=device)
+            rows, queries = block.query_R_Q.shape
+            for row, segment in enumerate(members):
+                for index, token in enumerate(segment.path[segment.start :]):
+                    where[token] = offset + row * queries + index
+            blocks.append(block)
+            offset += rows * queries
+        return Layout(
+            token_ids_T=torch.tensor(self._ids, device=device),
+            positions_T=torch.tensor(self._positions, device=device),
+            blocks=tuple(blocks),
+            where_T=torch.tensor(where, device=device),
+        )
 
 
-def _blocks(segments: list[_Segment], size: int) -> tuple[list[Block], list[int]]:
-    """Groups segments by shape into rows; also the place of each token among all rows' queries."""
-    by_shape: defaultdict[tuple[int, int], list[_Segment]] = defaultdict(list)
-    for segment in segments:
-        by_shape[segment.shape].append(segment)
-    blocks, where, offset = [], [0] * size, 0
-    for members in by_shape.values():
-        queries = max(len(segment.path) - segment.start for segment in members)
-        keys = max(len(segment.path) for segment in members)
-        for row, segment in enumerate(members):
-            for index, token in enumerate(segment.path[segment.start :]):
-                where[token] = offset + row * queries + index
-        blocks.append(_block(members, queries, keys))
-        offset += len(members) * queries
-    return blocks, where
-
-
-def _block(segments: list[_Segment], queries: int, keys: int) -> Block:
-    start_R = torch.tensor([segment.start for segment in segments])
-    last_R_Q = start_R[:, None] + torch.arange(queries)
-    visible_R_Q_L = torch.arange(keys) <= last_R_Q[:, :, None]
+def _block(segments: list[_Segment], *, device: torch.device) -> Block:
+    queries = max(len(segment.path) - segment.start for segment in segments)
+    keys = max(len(segment.path) for segment in segments)
+    query_rows = [_pad(segment.path[segment.start :], queries) for segment in segments]
+    start_R = torch.tensor([segment.start for segment in segments], device=device)
+    last_R_Q = start_R[:, None] + torch.arange(queries, device=device)
+    visible_R_Q_L = torch.arange(keys, device=device) <= last_R_Q[:, :, None]
     return Block(
-        query_R_Q=torch.tensor([_pad(segment.path[segment.start :], queries) for segment in segments]),
-        key_R_L=torch.tensor([_pad(segment.path, keys) for segment in segments]),
+        query_R_Q=torch.tensor(query_rows, device=device),
+        key_R_L=torch.tensor([_pad(segment.path, keys) for segment in segments], device=device),
         visible_R_1_Q_L=visible_R_Q_L[:, None],
     )
 
 
 def _pad(places: list[int], size: int) -> list[int]:
     return places + [0] * (size - len(places))
-
-
-def _to(block: Block, device: torch.device) -> Block:
-    return Block(
-        query_R_Q=block.query_R_Q.to(device),
-        key_R_L=block.key_R_L.to(device),
-        visible_R_1_Q_L=block.visible_R_1_Q_L.to(device),
-    )

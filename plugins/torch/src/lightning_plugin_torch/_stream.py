@@ -59,7 +59,9 @@ async def stream_chunks(
     unsent: list[list[Token]] = [[] for _ in choices]
     async for index, token in sampled:
         unsent[index].append(token)
-        for part in _parts(exchange, choices[index], deltas=choices[index].push(token.id), unsent=unsent[index]):
+        for part in _parts(
+            exchange, choices[index], deltas=choices[index].push(token.id), unsent=unsent[index]
+        ):
             yield part
     for choice, tokens in zip(choices, unsent, strict=True):
         for part in _parts(exchange, choice, deltas=choice.finish(), unsent=tokens):
@@ -69,7 +71,9 @@ async def stream_chunks(
     yield chunk(exchange, [], **closing(exchange, choices))
 
 
-def _parts(exchange: Exchange, choice: Choice, *, deltas: list[Delta], unsent: list[Token]) -> list[ChatChunk]:
+def _parts(
+    exchange: Exchange, choice: Choice, *, deltas: list[Delta], unsent: list[Token]
+) -> list[ChatChunk]:
     """Chunks for the deltas; the first of them takes the tokens sampled since the last chunk."""
     parts = []
     for delta in deltas:
