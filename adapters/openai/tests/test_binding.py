@@ -14,7 +14,7 @@ import pytest
 from agentlightning.capture import in_rollout
 from agentlightning.errors import TargetError
 from agentlightning.testing import ScriptedLLM
-from lightning_adapter_openai import OpenAIAdapter, OpenAIInstrumentor
+from lightning_adapter_openai import OpenAIAdapter
 from lightning_adapter_openai.hooks import agl_register_adapters
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -72,9 +72,6 @@ def test_an_async_client_outlives_event_loops(stage: Any) -> None:
         with in_rollout(stage.rollout()):
             calls = [client.chat.completions.create(model="m", messages=MESSAGES) for _ in range(4)]
             answers = await asyncio.gather(*calls)
-        OpenAIInstrumentor().uninstrument()
-        OpenAIInstrumentor().instrument()
-        await asyncio.sleep(0.01)  # a turn for the pool to close in: the loop ends here, for good
         return [answer.choices[0].message.content for answer in answers]
 
     assert [asyncio.run(run()) for _ in range(3)] == [["ok"] * 4] * 3

@@ -1,6 +1,20 @@
-"""Captures the OpenAI SDK and points its clients at the gateway."""
+"""Captures the OpenAI SDK and points its clients at the gateway. Names load on first use: hooks stay cheap."""
 
-from lightning_adapter_openai._adapter import OpenAIAdapter
-from lightning_adapter_openai._instrumentor import OpenAIInstrumentor
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning_adapter_openai._adapter import OpenAIAdapter
+    from lightning_adapter_openai._instrumentor import OpenAIInstrumentor
 
 __all__ = ["OpenAIAdapter", "OpenAIInstrumentor"]
+
+_MODULES = {"OpenAIAdapter": "_adapter", "OpenAIInstrumentor": "_instrumentor"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

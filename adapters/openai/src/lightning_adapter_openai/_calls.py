@@ -38,17 +38,13 @@ class Calls:
     Args:
         tracer: Makes the spans; None only binds, because another instrumentation records the calls.
         content: Whether messages are recorded outside of rollouts; inside they always are.
+        pools: Connections to endpoints.
     """
 
-    def __init__(self, *, tracer: Tracer | None, content: bool) -> None:
+    def __init__(self, *, tracer: Tracer | None, content: bool, pools: Pools) -> None:
         self._tracer = tracer
         self._content = content
-        self._pools = Pools()
-        self._bindings = Bindings(self._pools)
-
-    def close(self) -> None:
-        """Lets go of connections to endpoints."""
-        self._pools.close()
+        self._bindings = Bindings(pools)
 
     def begin(
         self,

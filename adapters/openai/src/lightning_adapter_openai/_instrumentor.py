@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from openai.resources.chat.completions import AsyncCompletions, Completions
 
     from lightning_adapter_openai._calls import Calls
+    from lightning_adapter_openai._pools import Pools
 
 SCOPE: Final = "lightning_adapter_openai"
 CAPTURE_CONTENT: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
@@ -29,7 +30,7 @@ class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Records chat completions as spans, and points them at the endpoint of the current rollout."""
 
     _patches: list[_Patch]
-    _calls: Calls
+    _pools: Pools | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Versions of the SDK that it knows."""
@@ -41,6 +42,7 @@ class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
         from lightning_adapter_openai._bind import late_key, late_key_async
         from lightning_adapter_openai._calls import Calls
+        from lightning_adapter_openai._pools import Pools
 
         tracer = trace.get_tracer(SCOPE, tracer_provider=tracer_provider, schema_url=semconv.SCHEMA_URL)
         observed = any(
@@ -53,7 +55,10 @@ class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             )
         )
         content = os.environ.get(CAPTURE_CONTENT, "").lower() in _CONTENT_VALUES
-        calls = self._calls = Calls(tracer=None if observed else tracer, content=content)
+        self._pools = (
+            self._pools or Pools()
+        )  # connections outlive instrumentations: an event loop has one pool
+        calls = Calls(tracer=None if observed else tracer, content=content, pools=self._pools)
         self._patches = [
             _Patch(Completions, "create", lambda original: _sync(original, calls, shorten=True)),
             _Patch(Completions, "parse", lambda original: _sync(original, calls, shorten=False)),
@@ -66,7 +71,8 @@ class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     def _uninstrument(self, **_: object) -> None:
         for patch in reversed(self._patches):
             patch.undo()
-        self._calls.close()
+        if self._pools is not None:
+            self._pools.close()
 
 
 class _Patch:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import openai
 
-if TYPE_CHECKING:
-    import httpx2
+
+@dataclass(frozen=True, slots=True)
+class _LoopPool:
+    """A pool, and what closes it when its event loop ends."""
+
+    client: openai.DefaultAsyncHttpxClient
+    holder: AsyncGenerator[None, None]
 
 
 class Pools:
@@ -22,39 +29,39 @@ class Pools:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._threads: httpx2.Client | None = None
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient] = WeakKeyDictionary()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._threads: openai.DefaultHttpxClient | None = None
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopPool] = WeakKeyDictionary()
 
-    def of_threads(self) -> httpx2.Client:
+    def of_threads(self) -> openai.DefaultHttpxClient:
         """Connections of sync clients."""
         with self._lock:
             if self._threads is None:
                 self._threads = openai.DefaultHttpxClient(trust_env=False)
             return self._threads
 
-    def of_loop(self) -> httpx2.AsyncClient:
-        """Connections of async clients in the running event loop."""
+    def of_loop(self) -> openai.DefaultAsyncHttpxClient:
+        """Connections of async clients in the running event loop; they are closed when it ends."""
         loop = asyncio.get_running_loop()
         with self._lock:
             pool = self._loops.get(loop)
             if pool is None:
-                pool = self._loops[loop] = openai.DefaultAsyncHttpxClient(trust_env=False)
-            return pool
+                client = openai.DefaultAsyncHttpxClient(trust_env=False)
+                pool = self._loops[loop] = _LoopPool(client, _held(client))
+                # Its first step makes the loop know the generator, which it closes before it ends.
+                with suppress(StopIteration):
+                    pool.holder.asend(None).send(None)
+            return pool.client
 
     def close(self) -> None:
-        """Lets go of them; those of a running event loop in its next turns."""
+        """Lets go of the connections of threads."""
         with self._lock:
             threads, self._threads = self._threads, None
-            loops = list(self._loops.items())
-            self._loops.clear()
         if threads is not None:
             threads.close()
-        for loop, pool in loops:
-            if loop.is_running():
-                loop.call_soon_threadsafe(self._close, pool)
 
-    def _close(self, pool: httpx2.AsyncClient) -> None:
-        task = asyncio.ensure_future(pool.aclose())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+
+async def _held(client: openai.DefaultAsyncHttpxClient) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        await client.aclose()
