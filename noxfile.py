@@ -133,7 +133,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Checks the types of every package, strictly."""
-    session.install(*requirements(*PACKAGES, groups=("types",)))
+    session.install(*requirements(*PACKAGES, groups=("test", "types")))
     session.run("mypy", *session.posargs)
 
 

@@ -152,7 +152,7 @@ def test_settings_that_cannot_be_honoured_are_refused(params: dict[str, Json], m
 
 def test_the_learning_rate_warms_up() -> None:
     config = create({"demonstrations": "x", "warmup": 3, "learning_rate": 1.0}).config
-    assert [config.optimizer(step).learning_rate for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert [config.optimizer(step, total=5).learning_rate for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
 
 
 def test_every_epoch_has_every_example_once() -> None:

@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import socket
+import tempfile
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -181,6 +182,8 @@ def _directory(parts: Parts, store: Store) -> Path:
     if scheme == "sqlite":
         database = Path(path.partition("?")[0])
         return database.with_name(f"{database.stem}-runs").resolve()
+    if store.url == "memory://":
+        return Path(tempfile.mkdtemp(prefix="agl-runs-"))
     return Path("agl-runs").resolve()
 
 

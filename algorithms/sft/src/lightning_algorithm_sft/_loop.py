@@ -53,10 +53,12 @@ class SFT:
 
         while step < total:
             chosen = choose(len(examples), count=config.batch_size, step=step, seed=context.seed)
-            forest = demonstration_forest([examples[index] for index in chosen])
+            forest = demonstration_forest(
+                [examples[index] for index in chosen], prompt_weight=config.prompt_weight
+            )
             tokens += forest.tokens_in
 
-            optimizer = config.optimizer(step)
+            optimizer = config.optimizer(step, total=total)
             metrics = await learner.forward_backward(forest, CROSS_ENTROPY)
             async with context.weight_update():
                 metrics |= await learner.optim_step(optimizer)
@@ -68,9 +70,9 @@ class SFT:
                 "forest/tokens_in": float(forest.tokens_in),
                 "forest/size": float(forest.size),
             }
-            await context.log(metrics, step=step)
-
             step += 1
+            if step % config.log_every == 0 or step == total:
+                await context.log(metrics, step=step - 1)
             if step % config.checkpoint_every == 0 or step == total:
                 await context.checkpoint(step, {"step": step, "num_tokens": tokens})
 

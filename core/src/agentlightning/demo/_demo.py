@@ -19,6 +19,18 @@ from agentlightning.types import Json, Mode
 _AGENT = Path(__file__).with_name("agent.py")
 _GRADER = "agentlightning.demo.tasks:grade"
 
+_MODEL: dict[str, Json] = {
+    "layers": 2,
+    "width": 64,
+    "heads": 2,
+    "feed_forward": 64,
+    "vocabulary": 512,
+    "context": 384,
+    "digits": 2,
+    "init_std": 0.08,
+}
+"""About a hundred thousand parameters: enough to copy numbers and to learn when to use a tool."""
+
 
 class DemoSize(msgspec.Struct, frozen=True, kw_only=True):
     """How much the demo does. The defaults take a few minutes on two cores.
@@ -33,11 +45,11 @@ class DemoSize(msgspec.Struct, frozen=True, kw_only=True):
         group_size: Rollouts of each task.
     """
 
-    demonstrations: int = 400
-    warm_start_steps: int = 200
+    demonstrations: int = 4_000
+    warm_start_steps: int = 2_500
     train_tasks: int = 2_000
     held_out_tasks: int = 256
-    updates: int = 24
+    updates: int = 48
     tasks_per_update: int = 16
     group_size: int = 8
 
@@ -112,14 +124,21 @@ def demo_trainer(
     warm_start: dict[str, Json] = {
         "demonstrations": str(demonstrations),
         "steps": size.warm_start_steps,
-        "batch_size": 32,
-        "learning_rate": 1e-3,
+        "batch_size": 16,
+        "learning_rate": 3e-3,
+        "prompt_weight": 0.05,
+        "weight_decay": 0.01,
+        "schedule": "wsd",
+        "warmup": 20,
+        "log_every": 20,
+        "checkpoint_every": 500,
     }
     reinforcement: dict[str, Json] = {
         "updates": size.updates,
         "tasks_per_update": size.tasks_per_update,
         "group_size": size.group_size,
-        "learning_rate": 3e-4,
+        "learning_rate": 2e-3,
+        "schedule": "linear",
     }
     sampled = Sampling(temperature=1.0)
     return Trainer(
@@ -129,7 +148,7 @@ def demo_trainer(
         val=tasks.held_out_tasks(seed, size.held_out_tasks),
         store=f"sqlite:///{directory / 'demo.db'}",
         engine="torch",
-        engine_params={"build": {"corpus": str(demonstrations)}},
+        engine_params={"build": {"corpus": str(demonstrations), **_MODEL}},
         graders=[_GRADER],
         observers=observers,
         sampling={Mode.TRAIN: sampled, Mode.VAL: sampled},

@@ -6,9 +6,8 @@ import functools
 import json
 from typing import TYPE_CHECKING, Final, cast
 
+from calculator import SYSTEM, TOOL_NAME, TOOLS, calculate  # its neighbour, found as for any script
 from openai import AsyncOpenAI
-
-from agentlightning.demo.calculator import SYSTEM, TOOL_NAME, TOOLS, calculate
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam

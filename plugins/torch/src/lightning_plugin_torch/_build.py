@@ -94,7 +94,8 @@ def _tokenizer(
 
 def _config(options: BuildOptions, tokenizer: PreTrainedTokenizerFast) -> PreTrainedConfig:
     feed_forward = options.feed_forward or 2 * options.width
-    ids = {
+    ids: dict[str, Any] = {
+        "initializer_range": options.init_std,
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,

@@ -26,6 +26,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
         vocabulary: Most tokens in the vocabulary, at least 263: every byte and the control tokens.
         context: Longest sequence in tokens.
         digits: Most digits in one token.
+        init_std: Standard deviation of the random weights; small models learn faster from larger ones.
         tied: Input and output embeddings are one matrix.
     """
 
@@ -38,6 +39,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     vocabulary: int = 448
     context: int = 256
     digits: Literal[1, 2] = 1
+    init_std: float = 0.02
     tied: bool = True
 
 
