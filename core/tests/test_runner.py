@@ -160,7 +160,9 @@ async def test_a_failure_around_the_agent_is_infrastructure_and_tried_again(
         return 1.0
 
     async with running(store, agent):
-        (rollout,) = await store.rollouts.enqueue([RolloutRequest(task=1, config=RolloutConfig(max_attempts=2))])
+        (rollout,) = await store.rollouts.enqueue(
+            [RolloutRequest(task=1, config=RolloutConfig(max_attempts=2))]
+        )
         (done,) = await store.rollouts.wait([rollout.id], timeout_s=5)
     assert done.status is RolloutStatus.SUCCEEDED
     first, second = await store.rollouts.attempts([rollout.id])

@@ -60,7 +60,9 @@ def build_pipeline(recipe: Recipe, plugins: Plugins, algorithm: str) -> Pipeline
     names = [name for _, name in defaults] if recipe.stages is None else list(recipe.stages)
     for name in recipe.stage_params:
         if name not in names:
-            raise ConfigError(f"stage {name!r} has parameters but is not in the pipeline; it has {', '.join(names)}")
+            raise ConfigError(
+                f"stage {name!r} has parameters but is not in the pipeline; it has {', '.join(names)}"
+            )
     pipeline = Pipeline.from_specs(
         specs,
         load=plugins.load,
