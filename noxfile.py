@@ -7,6 +7,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nox
 from packaging.requirements import Requirement
@@ -45,10 +46,19 @@ class Package:
         return self.path.relative_to(ROOT).parts[0]
 
     @property
+    def manifest(self) -> dict[str, Any]:
+        """Its `pyproject.toml`."""
+        return nox.project.load_toml(self.path / "pyproject.toml")
+
+    @property
     def extras(self) -> dict[str, list[str]]:
         """Requirements of each optional extra."""
-        project = nox.project.load_toml(self.path / "pyproject.toml")["project"]
-        return dict(project.get("optional-dependencies", {}))
+        return dict(self.manifest["project"].get("optional-dependencies", {}))
+
+    @property
+    def test_tools(self) -> list[str]:
+        """What its own tests need beyond those of the workspace: its dependency group `test`."""
+        return list(self.manifest.get("dependency-groups", {}).get("test", []))
 
     @property
     def editable(self) -> tuple[str, str]:
@@ -88,9 +98,15 @@ def group(name: str) -> tuple[str, ...]:
 
 
 def requirements(*packages: Package, groups: tuple[str, ...] = ()) -> list[str]:
-    """Arguments that install packages and groups; torch stays at the version that `constraints.txt` states."""
+    """Arguments that install packages, and with groups of tools also what the packages' own tests need.
+
+    Torch stays at the version that `constraints.txt` states.
+    """
     editables = [argument for package in packages for argument in package.editable]
-    return ["-c", "constraints.txt", *editables, *(line for name in groups for line in group(name))]
+    tools = [line for name in groups for line in group(name)]
+    if tools:
+        tools += [line for package in packages for line in package.test_tools]
+    return ["-c", "constraints.txt", *editables, *tools]
 
 
 @nox.session

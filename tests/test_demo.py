@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ except AglError as error:
 
 def agl(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "agentlightning.cli", *arguments],
+        [sys.executable, "-c", "import sys; from agentlightning.cli import main; sys.exit(main())", *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -47,21 +48,26 @@ def agl(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def start_demo(directory: Path) -> subprocess.Popen[str]:
+@contextmanager
+def started_demo(directory: Path) -> Iterator[subprocess.Popen[str]]:
     size = {name: getattr(SMALL, name) for name in SMALL.__struct_fields__} | {"updates": 12}
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", SCRIPT.format(size=repr(size)), str(directory)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def runs(store: str) -> list[Mapping[str, object]]:
     listed = agl("runs", "list", "--store", store, "--json")
     assert listed.returncode == 0, listed.stderr
-    found: list[Mapping[str, object]] = json.loads(listed.stdout)["runs"]
+    found: list[Mapping[str, object]] = json.loads(listed.stdout)
     return found
 
 
@@ -71,11 +77,11 @@ def wait_for_updates(process: subprocess.Popen[str], store: str, *, updates: int
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
-        manifests = sorted(database.parent.glob("demo-runs/*/checkpoints/*/run.json"))
-        if manifests:
-            state = json.loads(manifests[-1].read_text())
-            if state["state"].get("part") == 1 and state["step"] >= updates:
-                return manifests[-1].parents[2].name
+        for manifest in sorted(database.parent.glob("demo-runs/*/checkpoints/??????/run.json")):
+            with suppress(FileNotFoundError):  # an old one may just be going
+                state = json.loads(manifest.read_text())
+                if state["state"].get("part") == 1 and state["step"] >= updates:
+                    return manifest.parents[2].name
         time.sleep(0.05)
     raise AssertionError("the demo never got that far")
 
@@ -97,10 +103,10 @@ def test_two_demos_with_one_seed_give_the_same_numbers(tmp_path: Path) -> None:
 
 def test_a_killed_demo_is_shown_as_interrupted_and_goes_on_to_the_end(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'demo.db'}"
-    process = start_demo(tmp_path)
-    run_id = wait_for_updates(process, store, updates=2)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    with started_demo(tmp_path) as process:
+        run_id = wait_for_updates(process, store, updates=2)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
     (run,) = runs(store)
     assert run["id"] == run_id
     assert run["status"] == "interrupted"
@@ -121,10 +127,10 @@ def test_a_killed_demo_is_shown_as_interrupted_and_goes_on_to_the_end(tmp_path: 
 
 def test_ctrl_c_stops_the_demo_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'demo.db'}"
-    process = start_demo(tmp_path)
-    run_id = wait_for_updates(process, store, updates=1)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    with started_demo(tmp_path) as process:
+        run_id = wait_for_updates(process, store, updates=1)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert f"agl runs resume {run_id}" in output
     (run,) = runs(store)
@@ -141,6 +147,6 @@ def test_the_demo_gets_from_a_minority_to_nine_in_ten(tmp_path: Path) -> None:
     assert report["before"]["high"] < report["after"]["low"]
     assert report["before"]["n"] == report["after"]["n"] >= 200
     page = json.loads(agl("rollouts", "list", "--store", report["store"], "--json").stdout)
-    shown = agl("rollouts", "show", page["rollouts"][0]["id"], "--store", report["store"])
+    shown = agl("rollouts", "show", page[0]["rollout"]["id"], "--store", report["store"])
     assert shown.returncode == 0, shown.stderr
     assert "calculator" in shown.stdout

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import secrets
-import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -25,6 +23,7 @@ from agentlightning._loading import (
     instrument,
     store_schemes,
 )
+from agentlightning._owner import judged, owner_name
 from agentlightning._recipe import Recipe, environment, read_jsonl, write_tasks
 from agentlightning._session import Session
 from agentlightning.budget import BudgetMeter
@@ -129,20 +128,16 @@ async def _store(parts: Parts, stack: AsyncExitStack) -> Store:
     return await stack.enter_async_context(open_store(parts.store, schemes=store_schemes(parts.plugins)))
 
 
-def owner_name() -> str:
-    """This process, as the store knows owners of runs."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
 async def _claim(store: Store, recipe: Recipe, *, kind: RunKind, name: str, resume: str | None) -> Run:
     """Creates the run, or takes over one that nobody drives any more."""
     now = time.time()
     if resume is not None:
-        before = await store.runs.get(resume)
+        before = judged(await store.runs.get(resume))
         if before.status not in (RunStatus.INTERRUPTED, RunStatus.STOPPED):
             raise ConfigError(
                 f"run {resume} is {before.status}; only interrupted and stopped runs can be resumed"
             )
+        await store.runs.update(resume, status=before.status)
         run = await store.runs.update(
             resume, status=RunStatus.RUNNING, owner=owner_name(), ttl_s=_OWNER_TTL_S
         )

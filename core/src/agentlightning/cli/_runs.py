@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import click
 
+from agentlightning._owner import judged
 from agentlightning.cli._options import Shared, json_option, quiet_option, store_option, store_url
 from agentlightning.cli._output import (
     ago,
@@ -54,7 +55,7 @@ def list_runs(shared: Shared, *, store: str | None, as_json: bool, limit: int) -
 
 def _list(store: str | None, *, as_json: bool, limit: int) -> None:
     async def job(opened: Store) -> list[Run]:
-        return await opened.runs.list(limit=limit)
+        return [judged(run) for run in await opened.runs.list(limit=limit)]
 
     runs = with_store(store, job)
     if as_json:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
+from agentlightning._owner import judged
 from agentlightning.cli._options import store_url
 from agentlightning.errors import ConfigError, NotFound
 from agentlightning.plugins import Plugins, load_plugins
@@ -67,7 +68,7 @@ async def find_run(store: Store, text: str | None) -> Run:
         NotFound: There is none.
         ConfigError: Several ids start so.
     """
-    runs = await store.runs.list(limit=_RECENT)
+    runs = [judged(run) for run in await store.runs.list(limit=_RECENT)]
     if text is None:
         if not runs:
             raise NotFound(f"the store {store.url!r} has no runs")
@@ -77,7 +78,7 @@ async def find_run(store: Store, text: str | None) -> Run:
     if exact:
         return exact[0]
     if not matching:
-        return await store.runs.get(text)
+        return judged(await store.runs.get(text))
     if len(matching) > 1:
         ids = ", ".join(run.id for run in matching[:5])
         raise ConfigError(f"{len(matching)} runs start with {text!r}: {ids}; write more of the id")

@@ -14,10 +14,10 @@ LARGEST: Final = 99
 TWO_STEP_SHARE: Final = 0.5
 """Share of the questions that need the calculator twice."""
 
-FROM_THE_HEAD_SHARE: Final = 0.5
+FROM_THE_HEAD_SHARE: Final = 0.55
 """Share of the demonstrations whose operator guessed the answer and never used the calculator."""
 
-HASTY_SHARE: Final = 0.4
+HASTY_SHARE: Final = 0.45
 """Share of the remaining two-step demonstrations whose operator stopped after the first step."""
 
 _HELD_OUT, _DEMONSTRATED, _TRAINED = range(4), range(4, 7), range(7, 16)
