@@ -40,7 +40,12 @@ except AglError as error:
 
 def agl(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "import sys; from agentlightning.cli import main; sys.exit(main())", *arguments],
+        [
+            sys.executable,
+            "-c",
+            "import sys; from agentlightning.cli import main; sys.exit(main())",
+            *arguments,
+        ],
         capture_output=True,
         text=True,
         check=False,

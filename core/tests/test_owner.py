@@ -15,7 +15,9 @@ def test_a_living_process_is_not_gone() -> None:
 
 
 def test_a_process_that_has_ended_is_gone() -> None:
-    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
     assert owner_is_gone(f"{socket.gethostname()}:{int(ended.stdout)}")
 
 

@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 
 from measurement import Row, Spread, interleaved
@@ -27,23 +27,13 @@ COMMANDS = {
 }
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What one process used."""
-
-    cpu_s: float
-    rss_mib: float
-
-
 def measure(*, rounds: int = 15) -> Row:
     """Runs each command in turn and compares it to the SDK."""
     with tempfile.TemporaryDirectory() as cache:
         contenders = {name: partial(_run, arguments, cache) for name, arguments in COMMANDS.items()}
-        costs = interleaved(contenders, rounds=rounds)
-    bare_s = statistics.median(cost.cpu_s for cost in costs["bare"])
-    extra_s = {
-        name: [cost.cpu_s - bare_s for cost in values] for name, values in costs.items() if name != "bare"
-    }
+        cpu_s = interleaved(contenders, rounds=rounds)
+    bare_s = statistics.median(cpu_s.pop("bare"))
+    extra_s = {name: [sample - bare_s for sample in samples] for name, samples in cpu_s.items()}
     sdk_s = statistics.median(extra_s["sdk"])
     return Row(
         ratios={name: sdk_s / statistics.median(extra_s[name]) for name in ("import", "help")},
@@ -51,15 +41,12 @@ def measure(*, rounds: int = 15) -> Row:
             "rounds": rounds,
             "bare_cpu_s": round(bare_s, 4),
             "extra_cpu_s": {name: asdict(Spread.of(samples)) for name, samples in extra_s.items()},
-            "rss_mib": {
-                name: round(statistics.median(c.rss_mib for c in values), 1) for name, values in costs.items()
-            },
         },
     )
 
 
-def _run(arguments: tuple[str, ...], cache: str) -> Cost:
-    """Runs one interpreter to its end; a failing one has no cost worth comparing."""
+def _run(arguments: tuple[str, ...], cache: str) -> float:
+    """CPU seconds of one interpreter; a failing one has no cost worth comparing."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     command = [sys.executable, *arguments]
     with subprocess.Popen(
@@ -69,4 +56,4 @@ def _run(arguments: tuple[str, ...], cache: str) -> Cost:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return Cost(cpu_s=usage.ru_utime + usage.ru_stime, rss_mib=usage.ru_maxrss / 1024)
+    return usage.ru_utime + usage.ru_stime

@@ -29,7 +29,15 @@ from agentlightning._session import Session
 from agentlightning.budget import BudgetMeter
 from agentlightning.capture import Exporter
 from agentlightning.engine import Backend, BackendFactory
-from agentlightning.errors import AglError, ConfigError, EngineError, Interrupted, LeaseLost, StoreError
+from agentlightning.errors import (
+    AglError,
+    ConfigError,
+    EngineError,
+    Interrupted,
+    LeaseLost,
+    StoreError,
+    StoreUnavailable,
+)
 from agentlightning.gateway import GatewayConfig, GatewayFactory, Upstream
 from agentlightning.observer import Observer, Observers, RunStarted
 from agentlightning.plugins import Plugins
@@ -201,21 +209,25 @@ def _keep_tasks(session: Session, *, resumed: bool) -> None:
 
 @asynccontextmanager
 async def _settled(session: Session) -> AsyncIterator[None]:
-    """Whatever happens, the store learns how the run ended."""
+    """Whatever happens, the store learns how the run ended; what can be mended from outside can be resumed."""
     try:
         yield
-    except Interrupted:
-        await session.finish(RunStatus.STOPPED)
+    except (Interrupted, StoreUnavailable, asyncio.CancelledError) as error:
+        await _settle(session, RunStatus.STOPPED, str(error) or None)
         raise
     except AglError as error:
-        await session.finish(RunStatus.FAILED, error=str(error))
-        raise
-    except asyncio.CancelledError:
-        await session.finish(RunStatus.STOPPED)
+        await _settle(session, RunStatus.FAILED, str(error))
         raise
     except Exception as error:
-        await session.finish(RunStatus.FAILED, error=f"{type(error).__name__}: {error}")
+        await _settle(session, RunStatus.FAILED, f"{type(error).__name__}: {error}")
         raise
+
+
+async def _settle(session: Session, status: RunStatus, error: str | None) -> None:
+    try:
+        await session.finish(status, error=error)
+    except StoreError as unsettled:
+        _log.warning("the end of run %s could not be stored: %s", session.run.id, unsettled)
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from agentlightning._episodes import read_episodes
 from agentlightning.algorithm import EvaluationReport
 from agentlightning.budget import BudgetMeter
 from agentlightning.engine import InferenceEngine, Learner
-from agentlightning.errors import ConfigError, Interrupted, NumericalError
+from agentlightning.errors import ConfigError, Interrupted, NumericalError, StoreUnavailable
 from agentlightning.gateway import Gateway, Sampling
 from agentlightning.observer import Evaluated, MetricsLogged, Observers, PhaseStarted, RunFinished
 from agentlightning.pipeline import Pipeline
@@ -262,6 +262,17 @@ class Session:
             self.run.id, events=[RunEvent(kind=kind, message=message, time=time.time())]
         )
 
+    async def _write_checkpoint(self, final: Path, manifest: Mapping[str, Json]) -> None:
+        """Written beside its place and moved there whole."""
+        part = final.with_name(f"{final.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(final, ignore_errors=True)
+        part.mkdir(parents=True)
+        if self.learner is not None:
+            await self.learner.save_state(part)
+        (part / "run.json").write_text(json.dumps(manifest, allow_nan=False))
+        part.rename(final)
+
     async def finish(self, status: RunStatus, *, error: str | None = None) -> None:
         """Settles how the run ended; the first word counts."""
         if self.run.status is not RunStatus.RUNNING:
@@ -274,16 +285,16 @@ class Session:
         """See `TrainingContext.checkpoint`."""
         self.serial += 1
         root = self.directory / "checkpoints"
-        final, part = root / f"{self.serial:06d}", root / f"{self.serial:06d}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(final, ignore_errors=True)
-        part.mkdir(parents=True)
-        if self.learner is not None:
-            await self.learner.save_state(part)
+        final = root / f"{self.serial:06d}"
         spent = {"rollouts": self.meter.rollouts, "tokens": self.meter.tokens}
         manifest = {"step": step, "serial": self.serial, "state": dict(state), "spent": spent}
-        (part / "run.json").write_text(json.dumps(manifest, allow_nan=False))
-        part.rename(final)
+        try:
+            await self._write_checkpoint(final, manifest)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"checkpoint {str(final)!r} cannot be written ({error.strerror or error}); free some space and go on "
+                f"from the one before with: agl runs resume {self.run.id} --store {self.store.url}"
+            ) from error
         self.run = await self.store.runs.update(
             self.run.id, checkpoint=Checkpoint(step=step, path=str(final)), summary=spent
         )

@@ -24,6 +24,7 @@ from lightning_plugin_torch._compact import CHAT_TEMPLATE, CONTROL_TOKENS, END, 
 from lightning_plugin_torch._messages import Message, Tool, as_messages, as_tools
 from lightning_plugin_torch._model import silence
 from lightning_plugin_torch._options import BuildOptions
+from lightning_plugin_torch._writing import writing
 
 PATTERN = r"[0-9]{{1,{digits}}}|[^\W\d]+ ?| ?[^\s\w]+(?: [^\s\w]+)* ?|\s+|\w"
 """Short runs of digits; words, and runs of signs, with the spaces beside them, so that numbers stand alone."""
@@ -34,6 +35,7 @@ def build(options: BuildOptions, *, seed: int, directory: Path) -> None:
 
     Raises:
         ConfigError: The corpus is not what it should be.
+        StoreUnavailable: The files cannot be written.
     """
     conversations = list(_conversations(Path(options.corpus)))
     tokenizer = _tokenizer(options, conversations)
@@ -42,9 +44,9 @@ def build(options: BuildOptions, *, seed: int, directory: Path) -> None:
         torch.manual_seed(seed)
         auto: Any = AutoModelForCausalLM
         model = auto.from_config(_config(options, tokenizer), dtype=torch.float32)
-    with silence():
+    with writing(directory), silence():
         model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
 
 
 def _conversations(path: Path) -> Iterator[tuple[list[Message], list[Tool]]]:

@@ -16,6 +16,7 @@ from agentlightning.errors import ConfigError, EngineError
 from lightning_plugin_torch._attention import ATTENTION, Layout, register_attention
 from lightning_plugin_torch._cache import Page, Recorder
 from lightning_plugin_torch._options import TorchOptions
+from lightning_plugin_torch._writing import writing
 
 SMALL = 20_000_000
 """Models with fewer parameters run fastest on one thread, and afford many rows in a step."""
@@ -54,9 +55,9 @@ class LoadedModel:
     def save(self, directory: Path) -> None:
         """Writes weights, config and tokenizer as a Hugging Face directory."""
         module: Any = self.module
-        with silence():
+        with writing(directory), silence():
             module.save_pretrained(directory)
-        self.tokenizer.save_pretrained(directory)
+            self.tokenizer.save_pretrained(directory)
 
     @property
     def small(self) -> bool:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from agentlightning.errors import EngineError
+from lightning_plugin_torch._writing import writing
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
@@ -32,12 +33,19 @@ def write_state(
     optimizer: Mapping[str, torch.Tensor],
     state: Mapping[str, int],
 ) -> None:
-    """Writes the files beside their places, and moves them there with `state.json` last."""
-    for name, tensors in ((WEIGHTS, weights), (OPTIMIZER, optimizer)):
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, directory / f"{name}.new")
-    (directory / f"{STATE}.new").write_text(json.dumps(dict(state)), encoding="utf-8")
-    for name in (WEIGHTS, OPTIMIZER, STATE):
-        (directory / f"{name}.new").replace(directory / name)
+    """Writes the files beside their places, and moves them there with `state.json` last.
+
+    Raises:
+        StoreUnavailable: They cannot be written.
+    """
+    with writing(directory):
+        for name, tensors in ((WEIGHTS, weights), (OPTIMIZER, optimizer)):
+            save_file(
+                {key: tensor.contiguous() for key, tensor in tensors.items()}, directory / f"{name}.new"
+            )
+        (directory / f"{STATE}.new").write_text(json.dumps(dict(state)), encoding="utf-8")
+        for name in (WEIGHTS, OPTIMIZER, STATE):
+            (directory / f"{name}.new").replace(directory / name)
 
 
 def read_state(directory: Path) -> SavedState:
