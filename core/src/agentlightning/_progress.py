@@ -95,6 +95,7 @@ class Progress:
         self._phase, self._in_phase, self._phase_started = event, 0, self._clock()
         if event.unit == "steps":
             self._training, self._steps, self._training_started = event, 0, self._clock()
+            self._step, self._metrics = 0, {}
             self._tokens = _Rate(self._clock)
         self._say(f"{event.name} …")
 

@@ -29,7 +29,7 @@ _SLOW_S: Final = 0.5
 _LITTLE_SPACE: Final = 2**30
 _OLDEST: Final = (3, 11)
 _RECENT: Final = 100
-_OPTIONAL: Final = ("torch", "transformers", "openai", "starlette", "uvicorn")
+_OPTIONAL: Final = ("torch", "transformers", "openai", "aiohttp", "uvicorn")
 
 
 class Health(StrEnum):
