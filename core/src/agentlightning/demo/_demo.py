@@ -25,7 +25,7 @@ _MODEL: dict[str, Json] = {
     "heads": 2,
     "feed_forward": 64,
     "vocabulary": 512,
-    "context": 384,
+    "context": 1_024,
     "digits": 2,
     "init_std": 0.08,
 }
@@ -46,7 +46,7 @@ class DemoSize(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     demonstrations: int = 4_000
-    warm_start_steps: int = 2_500
+    warm_start_steps: int = 3_000
     train_tasks: int = 2_000
     held_out_tasks: int = 256
     updates: int = 48
@@ -137,7 +137,7 @@ def demo_trainer(
         "updates": size.updates,
         "tasks_per_update": size.tasks_per_update,
         "group_size": size.group_size,
-        "learning_rate": 2e-3,
+        "learning_rate": 1.5e-3,
         "schedule": "linear",
     }
     sampled = Sampling(temperature=1.0)

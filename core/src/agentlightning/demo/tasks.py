@@ -32,7 +32,6 @@ _ONE_STEP: Final = (
 _TWO_STEPS: Final = (
     "Take {a}, {x_verb} {b}, then {y_verb} {c}.",
     "Start with {a}. First {x_verb} {b}, then {y_verb} {c}.",
-    "What is ({a} {x} {b}) {y} {c}?",
 )
 _NAMES: Final = {"+": "plus", "-": "minus", "*": "times"}
 _VERBS: Final = {"+": "add", "-": "subtract", "*": "multiply by"}
