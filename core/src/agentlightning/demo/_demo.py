@@ -49,7 +49,7 @@ class DemoSize(msgspec.Struct, frozen=True, kw_only=True):
     warm_start_steps: int = 3_000
     train_tasks: int = 2_000
     held_out_tasks: int = 256
-    updates: int = 48
+    updates: int = 64
     tasks_per_update: int = 16
     group_size: int = 8
 
