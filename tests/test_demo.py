@@ -143,6 +143,7 @@ def test_ctrl_c_stops_the_demo_cleanly_and_says_how_to_go_on(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # five minutes on two idle cores
 def test_the_demo_gets_from_a_minority_to_nine_in_ten(tmp_path: Path) -> None:
     demo = agl("demo", "--json", "--seed", "0", "--directory", str(tmp_path))
     assert demo.returncode == 0, demo.stderr

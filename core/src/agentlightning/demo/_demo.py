@@ -31,6 +31,9 @@ _MODEL: dict[str, Json] = {
 }
 """About a hundred thousand parameters: enough to copy numbers and to learn when to use a tool."""
 
+_DECODING = 0.7
+"""Temperature of the evaluations before and after; training explores at 1."""
+
 
 class DemoSize(msgspec.Struct, frozen=True, kw_only=True):
     """How much the demo does. The defaults take a few minutes on two cores.
@@ -49,7 +52,7 @@ class DemoSize(msgspec.Struct, frozen=True, kw_only=True):
     warm_start_steps: int = 3_000
     train_tasks: int = 2_000
     held_out_tasks: int = 256
-    updates: int = 64
+    updates: int = 48
     tasks_per_update: int = 16
     group_size: int = 8
 
@@ -140,7 +143,6 @@ def demo_trainer(
         "learning_rate": 1.5e-3,
         "schedule": "linear",
     }
-    sampled = Sampling(temperature=1.0)
     return Trainer(
         f"{_AGENT}:solve",
         algorithm=[("sft", warm_start), ("lightningrl", reinforcement)],
@@ -151,7 +153,7 @@ def demo_trainer(
         engine_params={"build": {"corpus": str(demonstrations), **_MODEL}},
         graders=[_GRADER],
         observers=observers,
-        sampling={Mode.TRAIN: sampled, Mode.VAL: sampled},
+        sampling={Mode.TRAIN: Sampling(temperature=1.0), Mode.VAL: Sampling(temperature=_DECODING)},
         seed=seed,
         concurrency=size.tasks_per_update * size.group_size,
         port=port,
