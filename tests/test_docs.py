@@ -62,6 +62,7 @@ def run(python: Python, tmp_path: Path) -> Callable[[Path], str]:
     return run_page
 
 
+@pytest.mark.slow
 def test_the_example_of_the_readme_makes_its_agent_better(run: Callable[[Path], str]) -> None:
     before, after = map(float, run(README).splitlines()[-1].split(" -> "))
     assert before < 0.5 < after

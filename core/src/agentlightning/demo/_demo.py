@@ -31,8 +31,8 @@ _MODEL: dict[str, Json] = {
 }
 """About a hundred thousand parameters: enough to copy numbers and to learn when to use a tool."""
 
-_DECODING = 0.7
-"""Temperature of the evaluations before and after; training explores at 1."""
+_DECODING = 1.0
+"""Temperature of the evaluations before and after; a lower one would hide how often the warm start still guesses."""
 
 
 class DemoSize(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +52,7 @@ class DemoSize(msgspec.Struct, frozen=True, kw_only=True):
     warm_start_steps: int = 3_000
     train_tasks: int = 2_000
     held_out_tasks: int = 256
-    updates: int = 48
+    updates: int = 64
     tasks_per_update: int = 16
     group_size: int = 8
 
