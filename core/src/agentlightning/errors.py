@@ -16,6 +16,10 @@ AglError
 │   └── StoreUnavailable (OSError)      the medium is full, read-only, locked or away
 ├── StageError (RuntimeError)           a pipeline stage failed
 ├── InvalidReward (ValueError)          NaN, infinite, boolean or not a number
+├── AccessError (PermissionError)
+│   ├── Unauthorised                    no key, or one that the server does not know
+│   └── Forbidden                       a key whose scope does not reach that far
+├── ServerError (RuntimeError)          the server could not start, or answered something unexpected
 ├── GatewayError (RuntimeError)         the gateway could not start or serve
 ├── EngineError (RuntimeError)          an inference engine or learner failed
 ├── NumericalError (ArithmeticError)    NaN or infinity in training; the batch was saved
@@ -29,12 +33,14 @@ Messages say what was asked, what was found, and what to do next.
 from __future__ import annotations
 
 __all__ = [
+    "AccessError",
     "AgentError",
     "AglError",
     "BudgetExhausted",
     "ConfigError",
     "Conflict",
     "EngineError",
+    "Forbidden",
     "GatewayError",
     "IllegalTransition",
     "Interrupted",
@@ -47,10 +53,12 @@ __all__ = [
     "PluginConflict",
     "PluginError",
     "PluginNotFound",
+    "ServerError",
     "StageError",
     "StoreError",
     "StoreUnavailable",
     "TargetError",
+    "Unauthorised",
 ]
 
 
@@ -116,6 +124,22 @@ class StageError(AglError, RuntimeError):
 
 class InvalidReward(AglError, ValueError):
     """A reward that is NaN, infinite, boolean or not a number."""
+
+
+class AccessError(AglError, PermissionError):
+    """Root of refusals for want of a key."""
+
+
+class Unauthorised(AccessError):
+    """There was no key, or one that is unknown or expired."""
+
+
+class Forbidden(AccessError):
+    """The key is good, but its scope does not reach that far."""
+
+
+class ServerError(AglError, RuntimeError):
+    """The server could not start, or answered something unexpected."""
 
 
 class GatewayError(AglError, RuntimeError):

@@ -80,7 +80,19 @@ class ObserverSpec(Spec, frozen=True, kw_only=True):
 
 
 class AppSpec(Spec, frozen=True, kw_only=True):
-    """Something the server mounts, such as the gateway; the target is its factory."""
+    """Something the server mounts, such as the dashboard; the target is an `apps.AppFactory`.
+
+    The app named `gateway` is special: its target is a `gateway.GatewayFactory`.
+
+    Attributes:
+        mount: Path prefix under which the server mounts it, such as `/dashboard`; empty is not mounted.
+        scopes: Scopes of keys that may call it; `admin` always may. The server refuses others before the app is called.
+        public: Anybody may call it: for files without data only.
+    """
+
+    mount: str = ""
+    scopes: tuple[str, ...] = ()
+    public: bool = False
 
 
 class CommandSpec(Spec, frozen=True, kw_only=True):

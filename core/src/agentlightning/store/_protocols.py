@@ -12,6 +12,15 @@ from typing import Final, Generic, Protocol, Self, TypeVar
 
 import msgspec
 
+from agentlightning.store._records import (
+    Loaded,
+    Record,
+    Retention,
+    RewardKey,
+    RewardSummary,
+    Statistics,
+    Trimmed,
+)
 from agentlightning.types import (
     Attempt,
     Checkpoint,
@@ -23,6 +32,7 @@ from agentlightning.types import (
     MetricPoint,
     Mode,
     Resource,
+    ResourceRecord,
     ResourceSet,
     ResourceState,
     Reward,
@@ -61,21 +71,38 @@ class RolloutQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SpanQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which spans; a field that is None does not restrict. Ordered by attempt, then by sequence."""
+    """Which spans; a field that is None does not restrict. Ordered by attempt, then by sequence.
+
+    Attributes:
+        names: Exact span names.
+        since_ns: Spans that started then or later, in nanoseconds since the epoch.
+        until_ns: Spans that started before.
+    """
 
     rollout_ids: tuple[str, ...] | None = None
     attempt_ids: tuple[str, ...] | None = None
     operations: tuple[str, ...] | None = None
+    names: tuple[str, ...] | None = None
     agent: str | None = None
+    since_ns: int | None = None
+    until_ns: int | None = None
     include_late: bool = False
 
 
 class AppendResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of appended spans: newly stored, already there, and kept aside because their attempt had ended."""
+    """What became of appended spans.
+
+    Attributes:
+        stored: Newly stored.
+        duplicates: There already.
+        late: Kept aside, because their attempt had ended.
+        spooled: Durable on this machine's disk, on their way to a server that is away just now.
+    """
 
     stored: int
     duplicates: int = 0
     late: int = 0
+    spooled: int = 0
 
 
 ALL_ROLLOUTS: Final = RolloutQuery()
@@ -107,11 +134,16 @@ class RolloutStore(Protocol):
         ttl_s: float = 30.0,
         wait_s: float = 0.0,
         run_id: str | None = None,
+        idempotency_key: str | None = None,
     ) -> builtins.list[Lease]:
         """Takes up to `limit` queued rollouts (of one run, if given) and creates their attempts, atomically.
 
         First in, first out within one priority; waits up to `wait_s` for the first, woken by notification.
-        Pins the live (or, by weight, canary) resource set on rollouts that pin none.
+        Pins the live (or, by weight, canary) resource set on rollouts that pin none. Repeating the call with the
+        same key returns the leases that it took before, as they are now, and takes none.
+
+        Raises:
+            Conflict: The key came before with another worker, limit or run.
         """
         ...
 
@@ -156,9 +188,22 @@ class RolloutStore(Protocol):
         ...
 
     async def wait(
-        self, rollout_ids: Sequence[str], *, timeout_s: float | None = None
+        self,
+        rollout_ids: Sequence[str] | None = None,
+        *,
+        group: str | None = None,
+        run_id: str | None = None,
+        timeout_s: float | None = None,
     ) -> builtins.list[Rollout]:
-        """Waits until all are terminal or the time is up; returns those that are, in the given order."""
+        """Waits until all are terminal or the time is up; returns those that are.
+
+        Exactly one of `rollout_ids`, `group` and `run_id` says which: the ids in their order, or what the group or
+        the run has when the call is made, in order of creation.
+
+        Raises:
+            ValueError: None or several of them are given.
+            NotFound: One of the ids does not exist.
+        """
         ...
 
     async def completions(
@@ -179,7 +224,9 @@ class SpanStore(Protocol):
         Raises:
             NotFound: An attempt does not exist.
             InvalidReward: A reward span carries no finite number. Nothing of the batch is stored.
-            LimitExceeded: A span is larger than the store takes.
+            LimitExceeded: A span is larger than the store takes, or its attempt has all the spans or bytes that
+                an attempt may have. Nothing of that attempt's part is stored; in the second case the attempt gets
+                one marker span (`agl.truncated`) that says so.
         """
         ...
 
@@ -195,24 +242,35 @@ class SpanStore(Protocol):
         """How many spans match."""
         ...
 
+    async def summarise(
+        self, query: RolloutQuery = ALL_ROLLOUTS, *, by: RewardKey = RewardKey.DIMENSION
+    ) -> builtins.list[RewardSummary]:
+        """Count, mean and spread of the matching rollouts' rewards, by key and dimension, in their order.
+
+        The rewards are those that `rewards` returns.
+        """
+        ...
+
 
 class ResourceStore(Protocol):
     """Immutable, versioned resource sets."""
 
     async def publish(
         self,
-        resources: Mapping[str, Resource],
+        resources: Mapping[str, Resource | ResourceRecord],
         *,
         parent: str | None = None,
         state: ResourceState = ResourceState.LIVE,
         weight: float = 0.0,
         run_id: str | None = None,
         step: int | None = None,
+        idempotency_key: str | None = None,
     ) -> ResourceSet:
         """Adds a set. Publishing as live retires the set that was live.
 
         Raises:
-            Conflict: Publishing as live, and `parent` is not the id of the set that is live now.
+            Conflict: Publishing as live, and `parent` is not the id of the set that is live now; or the key came
+                before with other resources. The same key with the same ones returns the first result.
             NotFound: The parent does not exist.
         """
         ...
@@ -238,7 +296,7 @@ class RunStore(Protocol):
     """Jobs, their metrics and events."""
 
     async def create(self, run: Run) -> Run:
-        """Adds a run. Raises `Conflict` if the id is taken."""
+        """Adds a run; adding the very same run again changes nothing. Raises `Conflict` if the id is taken."""
         ...
 
     async def get(self, run_id: str) -> Run:
@@ -281,9 +339,17 @@ class RunStore(Protocol):
         ...
 
     async def log(
-        self, run_id: str, *, points: Sequence[MetricPoint] = (), events: Sequence[RunEvent] = ()
+        self,
+        run_id: str,
+        *,
+        points: Sequence[MetricPoint] = (),
+        events: Sequence[RunEvent] = (),
+        idempotency_key: str | None = None,
     ) -> None:
-        """Adds metric points and events. A point with the name and step of an earlier one replaces it."""
+        """Adds metric points and events. A point with the name and step of an earlier one replaces it.
+
+        Repeating the call with the same key changes nothing.
+        """
         ...
 
     async def metrics(self, run_id: str, *, names: Sequence[str] | None = None) -> builtins.list[MetricPoint]:
@@ -306,6 +372,29 @@ class Store(Protocol):
 
     async def sweep(self) -> int:
         """Expires overdue leases and attempts now; returns how many. A background task does so by itself."""
+        ...
+
+    async def statistics(self) -> Statistics:
+        """How much there is of everything."""
+        ...
+
+    async def trim(self, retention: Retention) -> Trimmed:
+        """Deletes terminal rollouts, with all that belongs to them, as far as the retention says; oldest first.
+
+        What a run that is not over (running, interrupted or stopped) may need is never deleted.
+        """
+        ...
+
+    async def load(self, records: Sequence[Record]) -> Loaded:
+        """Adds records as another store exported them; what is there already is skipped.
+
+        Rollouts come before their attempts, and attempts before their spans. Terminal rollouts complete anew, in
+        the order of the records; attempts that were open are judged by their leases, as any other.
+
+        Raises:
+            Conflict: An id is taken by something else. Nothing of the batch is added.
+            NotFound: What a record belongs to is neither here nor before it in the batch.
+        """
         ...
 
     async def __aenter__(self) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -94,6 +94,7 @@ class AttemptRow(msgspec.Struct, frozen=True):
         due_at: When it ends by itself; None once it has ended.
         spans: How many spans it has, which is the newest one's sequence.
         late: How many of them are late.
+        size_bytes: The sum of their sizes as stored, large payloads included each time they are used.
     """
 
     number: int
@@ -112,6 +113,7 @@ class AttemptRow(msgspec.Struct, frozen=True):
     failure: bytes | None = None
     spans: int = 0
     late: int = 0
+    size_bytes: int = 0
 
 
 class RewardRow(msgspec.Struct, frozen=True):
@@ -128,7 +130,12 @@ class RewardRow(msgspec.Struct, frozen=True):
 
 
 class SpanRow(msgspec.Struct, frozen=True):
-    """A span, keyed by its number; `body` is the packed `Span`."""
+    """A span, keyed by its number; fields are in the order of the table's columns.
+
+    Attributes:
+        body: Packed `Span`, without the attributes that are in blobs.
+        blobs: Packed digests by attribute; None for spans that are small enough.
+    """
 
     number: int
     attempt: int
@@ -137,6 +144,18 @@ class SpanRow(msgspec.Struct, frozen=True):
     agent: str | None
     late: bool
     body: bytes
+    name: str
+    start_ns: int
+    blobs: bytes | None = None
+
+
+class FoundSpan(NamedTuple):
+    """What reading needs of a `SpanRow`."""
+
+    number: int
+    late: int
+    body: bytes
+    blobs: bytes | None
 
 
 class SpanRange(msgspec.Struct, frozen=True):
@@ -145,7 +164,10 @@ class SpanRange(msgspec.Struct, frozen=True):
     low: int
     high: int
     operations: tuple[str, ...] | None = None
+    names: tuple[str, ...] | None = None
     agent: str | None = None
+    since_ns: int | None = None
+    until_ns: int | None = None
     include_late: bool = False
 
 

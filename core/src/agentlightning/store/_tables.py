@@ -7,12 +7,14 @@ everything before they write anything, so that a medium without rollback is whol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from agentlightning.store._protocols import RolloutQuery
+from agentlightning.store._records import RewardKey, RewardSummary
 from agentlightning.store._rows import (
     AttemptRow,
+    FoundSpan,
     ResourceRow,
     RewardRow,
     RolloutRow,
@@ -24,7 +26,7 @@ from agentlightning.types import MetricPoint
 
 
 class RolloutTable(Protocol):
-    """Rollouts and the keys under which they were enqueued."""
+    """Rollouts."""
 
     def add(self, rows: Sequence[RolloutRow]) -> None:
         """Adds rows in order, numbering them."""
@@ -58,12 +60,52 @@ class RolloutTable(Protocol):
         """Terminal rows in order of completion."""
         ...
 
-    def recall(self, key: str) -> tuple[bytes, tuple[str, ...]] | None:
-        """The payload's digest and the rollout ids remembered under an idempotency key."""
+    def counts(self) -> dict[str, int]:
+        """How many rows by status; statuses without any may be missing."""
         ...
 
-    def remember(self, key: str, *, digest: bytes, rollout_ids: Sequence[str]) -> None:
+    def oldest_queued(self) -> float | None:
+        """The earliest `created_at` of what is queued."""
+        ...
+
+    def expendable(self, *, finished_before: float, keep_runs: Sequence[str], limit: int) -> list[RolloutRow]:
+        """Terminal rows that finished before and are of none of the runs, in order of completion."""
+        ...
+
+    def remove(self, numbers: Sequence[int]) -> None:
+        """Deletes rows."""
+        ...
+
+
+class KeyTable(Protocol):
+    """Idempotency keys, and what was answered under each."""
+
+    def recall(self, key: str) -> tuple[bytes, tuple[str, ...]] | None:
+        """The payload's digest and the ids answered under a key."""
+        ...
+
+    def remember(self, key: str, *, digest: bytes, ids: Sequence[str], now: float) -> None:
         """Keeps what `recall` gives."""
+        ...
+
+    def forget(self, before: float) -> None:
+        """Deletes what was remembered before a time."""
+        ...
+
+
+class BlobTable(Protocol):
+    """Large payloads, each once, by the digest of its content; kept as long as somebody uses it."""
+
+    def add(self, blobs: Mapping[bytes, bytes], *, attempt: int) -> None:
+        """Keeps payloads by digest, used by an attempt; those that are there already are only used."""
+        ...
+
+    def many(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Payloads by digest."""
+        ...
+
+    def release(self, attempts: Sequence[int]) -> None:
+        """These attempts use none any more: deletes what nobody uses."""
         ...
 
 
@@ -90,8 +132,16 @@ class AttemptTable(Protocol):
         """Writes what may change, from `status` on, without the counts of spans."""
         ...
 
-    def count(self, number: int, *, spans: int, late: int) -> None:
-        """Writes the counts of spans."""
+    def count(self, number: int, *, spans: int, late: int, size_bytes: int) -> None:
+        """Writes the counts of spans and the sum of their sizes."""
+        ...
+
+    def totals(self) -> tuple[int, int, int]:
+        """How many rows, spans and bytes of spans."""
+        ...
+
+    def remove(self, numbers: Sequence[int]) -> None:
+        """Deletes rows."""
         ...
 
     def next_due(self) -> float | None:
@@ -118,8 +168,8 @@ class SpanTable(Protocol):
         """Numbers of the attempts that are in both, ascending."""
         ...
 
-    def find(self, span_range: SpanRange, *, limit: int) -> list[tuple[int, int, bytes]]:
-        """Number, late flag and body, by number."""
+    def find(self, span_range: SpanRange, *, limit: int) -> list[FoundSpan]:
+        """Matching spans, by number."""
         ...
 
     def count(self, span_range: SpanRange) -> int:
@@ -128,6 +178,14 @@ class SpanTable(Protocol):
 
     def rewards(self, attempt: int) -> list[RewardRow]:
         """Rewards of an attempt, by number."""
+        ...
+
+    def summarise(self, query: RolloutQuery, *, by: RewardKey) -> list[RewardSummary]:
+        """Rewards of the newest successful (else newest) attempts of the matching rollouts, by key and dimension."""
+        ...
+
+    def remove(self, attempts: Sequence[int]) -> None:
+        """Deletes spans and rewards of attempts."""
         ...
 
 
@@ -154,6 +212,10 @@ class ResourceTable(Protocol):
         """Writes state and weight."""
         ...
 
+    def total(self) -> int:
+        """How many rows."""
+        ...
+
 
 class RunTable(Protocol):
     """Runs, their metric points and events."""
@@ -172,6 +234,10 @@ class RunTable(Protocol):
 
     def save(self, row: RunRow) -> None:
         """Writes body and stop."""
+        ...
+
+    def total(self) -> int:
+        """How many rows."""
         ...
 
     def log(self, run_id: str, *, points: Sequence[MetricPoint], events: Sequence[bytes]) -> None:
@@ -193,6 +259,16 @@ class Tables(Protocol):
     @property
     def rollouts(self) -> RolloutTable:
         """Rollouts."""
+        ...
+
+    @property
+    def keys(self) -> KeyTable:
+        """Idempotency keys."""
+        ...
+
+    @property
+    def blobs(self) -> BlobTable:
+        """Large payloads."""
         ...
 
     @property
