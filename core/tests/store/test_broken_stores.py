@@ -37,7 +37,10 @@ class BrokenStore:
     def __init__(self, clock: ManualClock, faults: dict[str, Fault]) -> None:
         self._real = MemoryStore(clock=clock)
         self.url = self._real.url
-        self.sweep = self._real.sweep
+        for name in ("sweep", "statistics", "trim", "load"):
+            fault = faults.get(f"store.{name}")
+            method = getattr(self._real, name)
+            setattr(self, name, method if fault is None else functools.partial(fault, self._real))
         for part in ("rollouts", "spans", "resources", "runs"):
             chosen = {
                 name.removeprefix(f"{part}."): fault
@@ -55,7 +58,8 @@ class BrokenStore:
 
 
 async def _lease_ignores_limit(real: Any, worker: str, *, limit: int = 1, **options: Any) -> Any:
-    return await real.lease(worker, limit=limit + (limit == 2), **options)
+    exact = limit != 2 or "idempotency_key" in options
+    return await real.lease(worker, limit=limit if exact else limit + 1, **options)
 
 
 async def _key_forgives_other_requests(real: Any, requests: Any, *, idempotency_key: Any = None) -> Any:
@@ -75,8 +79,10 @@ async def _oldest_first(real: Any, query: Any = RolloutQuery(), **options: Any) 
     return await real.list(msgspec.structs.replace(query, newest_first=False), **options)
 
 
-async def _waits_in_order_of_creation(real: Any, ids: Any, **options: Any) -> Any:
+async def _waits_in_order_of_creation(real: Any, ids: Any = None, **options: Any) -> Any:
     done = await real.wait(ids, **options)
+    if ids is None:
+        return done
     return sorted(done, key=lambda rollout: ids.index(rollout.id), reverse=len(done) < len(ids))
 
 
@@ -126,6 +132,123 @@ async def _keeps_points_as_they_came(real: Any, run_id: str, **options: Any) -> 
 async def _overwrites_the_summary(real: Any, run_id: str, *, summary: Any = None, **options: Any) -> Any:
     run = await real.update(run_id, summary=summary, **options)
     return run if summary is None else msgspec.structs.replace(run, summary=dict(summary))
+
+
+async def _forgets_lease_keys(real: Any, worker: str, *, idempotency_key: Any = None, **options: Any) -> Any:
+    return await real.lease(worker, **options)
+
+
+async def _remembers_empty_leases(
+    real: Any, worker: str, *, idempotency_key: Any = None, wait_s: float = 0.0, **options: Any
+) -> Any:
+    seen = real.__dict__.setdefault("_empty", set())
+    if idempotency_key in seen:
+        return []
+    found = await real.lease(worker, idempotency_key=idempotency_key, wait_s=wait_s, **options)
+    if idempotency_key is not None and not found:
+        seen.add(idempotency_key)
+    return found
+
+
+async def _takes_work_of_any_run_after_waiting(
+    real: Any, worker: str, *, wait_s: float = 0.0, run_id: Any = None, **options: Any
+) -> Any:
+    return await real.lease(worker, wait_s=wait_s, run_id=None if wait_s else run_id, **options)
+
+
+async def _waits_for_the_group_s_first_only(
+    real: Any, ids: Any = None, *, group: Any = None, run_id: Any = None, **options: Any
+) -> Any:
+    done = await real.wait(ids, group=group, run_id=run_id, **options)
+    return done if group is None else done[:1]
+
+
+async def _waits_for_anything(real: Any, ids: Any = None, **options: Any) -> Any:
+    given = [options.get("group"), options.get("run_id"), ids]
+    if sum(one is not None for one in given) != 1:
+        return []
+    return await real.wait(ids, **options)
+
+
+async def _ignores_names(real: Any, query: Any = SpanQuery(), **options: Any) -> Any:  # noqa: B008
+    return await real.page(msgspec.structs.replace(query, names=None), **options)
+
+
+async def _cuts_long_attributes(real: Any, query: Any = SpanQuery(), **options: Any) -> Any:  # noqa: B008
+    page = await real.page(query, **options)
+    cut = [
+        msgspec.structs.replace(
+            one,
+            attributes={
+                name: value[:25_000] if isinstance(value, str) else value
+                for name, value in one.attributes.items()
+            },
+        )
+        for one in page.items
+    ]
+    return msgspec.structs.replace(page, items=tuple(cut))
+
+
+async def _forgets_publish_keys(
+    real: Any, resources: Any, *, idempotency_key: Any = None, **options: Any
+) -> Any:
+    if idempotency_key is None:
+        return await real.publish(resources, **options)
+    live = await real.live()
+    return await real.publish(resources, parent=live and live.id)
+
+
+async def _makes_runs_once_only(real: Any, run: Any) -> Any:
+    if any(one.id == run.id for one in await real.list()):
+        raise Conflict(f"run id {run.id!r} is taken")
+    return await real.create(run)
+
+
+async def _forgets_log_keys(real: Any, run_id: str, *, idempotency_key: Any = None, **options: Any) -> Any:
+    await real.log(run_id, **options)
+
+
+async def _counts_no_queue(real: Any) -> Any:
+    return msgspec.structs.replace(await real.statistics(), oldest_queued_at=None)
+
+
+async def _summarises_by_dimension_only(real: Any, query: Any = RolloutQuery(), **options: Any) -> Any:  # noqa: B008
+    return await real.summarise(query)
+
+
+async def _trims_the_newest(real: Any, retention: Any) -> Any:
+    if retention.max_rollouts != 2:
+        return await real.trim(retention)
+    return await real.trim(msgspec.structs.replace(retention, max_rollouts=1))
+
+
+async def _knows_no_age(real: Any, retention: Any) -> Any:
+    if retention.max_age_s is None:
+        return await real.trim(retention)
+    return await real.trim(msgspec.structs.replace(retention, max_age_s=1e9))
+
+
+async def _trims_by_nothing(real: Any, retention: Any) -> Any:
+    return None if retention == type(retention)() else await real.trim(retention)
+
+
+async def _counts_skipped_records_as_added(real: Any, records: Any) -> Any:
+    loaded = await real.load(records)
+    return msgspec.structs.replace(loaded, added=len(records), skipped=0)
+
+
+async def _skips_other_rollouts(real: Any, records: Any) -> Any:
+    try:
+        return await real.load(records)
+    except Conflict:
+        return None
+
+
+async def _skips_orphans(real: Any, records: Any) -> Any:
+    try:
+        return await real.load(records)
+    except NotFound:
+        return None
 
 
 BROKEN: dict[str, tuple[dict[str, Fault], str]] = {
@@ -181,6 +304,72 @@ BROKEN: dict[str, tuple[dict[str, Fault], str]] = {
     "replaces the summary": (
         {"runs.update": _overwrites_the_summary},
         "test_update_changes_what_is_given_and_merges_the_summary",
+    ),
+    "forgets the keys of leases": (
+        {"rollouts.lease": _forgets_lease_keys},
+        "test_a_lease_repeated_under_its_key_gives_the_same_leases",
+    ),
+    "remembers leases that found nothing": (
+        {"rollouts.lease": _remembers_empty_leases},
+        "test_a_lease_that_found_nothing_can_be_repeated_under_its_key",
+    ),
+    "takes work of any run": (
+        {"rollouts.lease": _takes_work_of_any_run_after_waiting},
+        "test_a_worker_waits_for_its_run_only",
+    ),
+    "waits for the first of a group": (
+        {"rollouts.wait": _waits_for_the_group_s_first_only},
+        "test_wait_for_a_group_or_a_run_waits_for_all_of_it",
+    ),
+    "waits for nothing": (
+        {"rollouts.wait": _waits_for_anything},
+        "test_wait_needs_exactly_one_thing_to_wait_for",
+    ),
+    "ignores names": ({"spans.page": _ignores_names}, "test_spans_are_found_by_name_and_time"),
+    "cuts long attributes": (
+        {"spans.page": _cuts_long_attributes},
+        "test_a_span_with_large_attributes_comes_back_as_it_was",
+    ),
+    "forgets the keys of sets": (
+        {"resources.publish": _forgets_publish_keys},
+        "test_a_set_published_again_under_its_key_is_there_once",
+    ),
+    "makes a run once only": (
+        {"runs.create": _makes_runs_once_only},
+        "test_creating_the_same_run_again_changes_nothing",
+    ),
+    "forgets the keys of logs": (
+        {"runs.log": _forgets_log_keys},
+        "test_events_logged_again_under_the_same_key_are_there_once",
+    ),
+    "does not know how long work waits": (
+        {"store.statistics": _counts_no_queue},
+        "test_statistics_count_everything",
+    ),
+    "summarises by dimension": (
+        {"spans.summarise": _summarises_by_dimension_only},
+        "test_rewards_are_summarised_by_key_and_dimension",
+    ),
+    "trims too many": (
+        {"store.trim": _trims_the_newest},
+        "test_trim_deletes_the_oldest_terminal_rollouts_with_all_that_is_theirs",
+    ),
+    "knows no age": ({"store.trim": _knows_no_age}, "test_trim_by_age_and_by_size"),
+    "trims without a retention": (
+        {"store.trim": _trims_by_nothing},
+        "test_a_retention_that_says_nothing_is_refused",
+    ),
+    "counts skipped records": (
+        {"store.load": _counts_skipped_records_as_added},
+        "test_what_one_store_exported_another_takes_in",
+    ),
+    "skips other rollouts": (
+        {"store.load": _skips_other_rollouts},
+        "test_another_rollout_under_a_loaded_id_is_a_conflict",
+    ),
+    "skips orphans": (
+        {"store.load": _skips_orphans},
+        "test_a_record_without_what_it_belongs_to_is_refused",
     ),
 }
 """Faults by name, each with the one contract test that fails."""

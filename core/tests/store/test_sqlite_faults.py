@@ -89,7 +89,7 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     async with SqliteStore(path):
         pass
     with sqlite_file(path) as connection:
-        connection.execute("INSERT INTO agl_migrations VALUES (2, 'from the future')")
+        connection.execute("INSERT INTO agl_migrations VALUES (99, 'from the future')")
     assert "upgrade agentlightning-core" in await refusal(SqliteStore(path))
 
 

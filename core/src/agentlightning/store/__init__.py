@@ -1,5 +1,6 @@
 """The store: a durable queue and log where agents, runners and algorithms meet."""
 
+from agentlightning.store._limits import Limits
 from agentlightning.store._memory_store import MemoryStore
 from agentlightning.store._open import open_store
 from agentlightning.store._protocols import (
@@ -35,6 +36,7 @@ __all__ = [
     "AppendResult",
     "AttemptRecord",
     "EventRecord",
+    "Limits",
     "Loaded",
     "MemoryStore",
     "MetricRecord",

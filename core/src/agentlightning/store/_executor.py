@@ -17,11 +17,30 @@ SWEEP_INTERVAL_S = 0.2
 """How often overdue attempts are looked for while nobody calls."""
 
 
+KEY_LIFE_S = 86_400.0
+"""How long an idempotency key is remembered."""
+
+
+FORGET_INTERVAL_S = 600.0
+"""How often forgotten keys are looked for."""
+
+
+def forget_keys(unit: Unit) -> None:
+    """Forgets idempotency keys that nobody will repeat any more."""
+    unit.tables.keys.forget(unit.now - KEY_LIFE_S)
+
+
 class Executor(Protocol):
     """Runs operations one by one, each wholly or not at all, and notifies of what they changed."""
 
-    async def write(self, operation: Operation[Result]) -> Result:
-        """Runs an operation after a sweep, and commits both."""
+    async def write(
+        self, operation: Operation[Result], *, undo: Callable[[Result], Operation[object]] | None = None
+    ) -> Result:
+        """Runs an operation after a sweep, and commits both.
+
+        Args:
+            undo: Makes the operation to run if the caller was cancelled before it learned of the result.
+        """
         ...
 
     async def read(self, operation: Operation[Result]) -> Result:
@@ -75,8 +94,11 @@ class MemoryExecutor:
             self._stopping.set()
         thread.join()
 
-    async def write(self, operation: Operation[Result]) -> Result:
+    async def write(
+        self, operation: Operation[Result], *, undo: Callable[[Result], Operation[object]] | None = None
+    ) -> Result:
         """Runs an operation after a sweep."""
+        del undo  # nothing can come between the operation and its caller
         return self._run(operation)
 
     async def read(self, operation: Operation[Result]) -> Result:
@@ -98,8 +120,9 @@ class MemoryExecutor:
             try:
                 return operation(unit)
             finally:
-                self._notifier.notify(before.changed | unit.changed)
+                before.changes.add(unit.changes)
+                self._notifier.notify(before.changes)
 
     def _sweep_on(self, stopping: threading.Event) -> None:
         while not stopping.wait(SWEEP_INTERVAL_S):
-            self._swept(lambda unit: unit.swept)
+            self._swept(forget_keys)

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from agentlightning.store._unit import Operation
 
 
 class Job:
-    """An operation, and in the end its result or its error."""
+    """An operation, and in the end its result or its error.
 
-    __slots__ = ("error", "future", "operation", "result")
+    Attributes:
+        abandoned: Called with the result if nobody is there any more to take it.
+    """
 
-    def __init__(self, operation: Operation[object], future: asyncio.Future[object]) -> None:
+    __slots__ = ("abandoned", "error", "future", "operation", "result")
+
+    def __init__(
+        self,
+        operation: Operation[object],
+        future: asyncio.Future[object],
+        *,
+        abandoned: Callable[[object], None] | None = None,
+    ) -> None:
         self.operation = operation
         self.future = future
+        self.abandoned = abandoned
         self.result: object = None
         self.error: Exception | None = None
 
@@ -37,8 +48,9 @@ def deliver(jobs: Iterable[Job]) -> None:
 def _resolve(jobs: list[Job]) -> None:
     for job in jobs:
         if job.future.done():  # cancelled meanwhile
-            continue
-        if job.error is None:
+            if job.abandoned is not None and job.error is None:
+                job.abandoned(job.result)
+        elif job.error is None:
             job.future.set_result(job.result)
         else:
             job.future.set_exception(job.error)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -27,7 +27,7 @@ class MemoryRollouts:
         self._completed: dict[str, list[int]] = defaultdict(list)
         self._completed_ids: dict[int, str] = {}
         self._queues: dict[str, list[_Place]] = defaultdict(list)
-        self._keys: dict[str, tuple[bytes, tuple[str, ...]]] = {}
+        self._completions = 0
 
     def add(self, rows: Sequence[RolloutRow]) -> None:
         """Adds rows in order, numbering them."""
@@ -35,7 +35,7 @@ class MemoryRollouts:
             self._ids.append(row.id)
             numbered = msgspec.structs.replace(row, number=len(self._ids))
             self._rows[row.id] = numbered
-            self._queue(numbered)
+            self._placed(numbered)
 
     def get(self, rollout_id: str) -> RolloutRow | None:
         """One row."""
@@ -52,8 +52,8 @@ class MemoryRollouts:
         rows: list[RolloutRow] = []
         while heap and len(rows) < limit:
             place = heapq.heappop(heap)
-            row = self._rows[self._ids[place[1] - 1]]
-            if row.status == RolloutStatus.QUEUED and row.attempts == place[2]:
+            row = self._row(place[1])
+            if row is not None and row.status == RolloutStatus.QUEUED and row.attempts == place[2]:
                 taken.append(place)
                 rows.append(row)
         for place in taken:
@@ -62,14 +62,8 @@ class MemoryRollouts:
 
     def save(self, row: RolloutRow) -> None:
         """Writes a row."""
-        before = self._rows[row.id]
         self._rows[row.id] = row
-        if row.status == RolloutStatus.QUEUED:
-            self._queue(row)
-        if row.completion is not None and before.completion is None:
-            self._completed_ids[row.completion] = row.id
-            self._completed[""].append(row.completion)
-            self._completed[f"={row.run_id}"].append(row.completion)
+        self._placed(row)
 
     def find(self, query: RolloutQuery, *, limit: int, cursor: int | None) -> list[RolloutRow]:
         """Rows in order of creation, beyond the number `cursor`."""
@@ -84,8 +78,8 @@ class MemoryRollouts:
             numbers = numbers[bisect_right(numbers, cursor or 0) :]
         found: list[RolloutRow] = []
         for number in numbers:
-            row = self._rows[self._ids[number - 1]]
-            if _matches(row, query):
+            row = self._row(number)
+            if row is not None and _matches(row, query):
                 found.append(row)
                 if len(found) == limit:
                     break
@@ -93,7 +87,7 @@ class MemoryRollouts:
 
     def last_completion(self) -> int:
         """The highest completion there is, 0 without any."""
-        return len(self._completed_ids)
+        return self._completions
 
     def completed(self, *, after: int, run_id: str | None, limit: int) -> list[RolloutRow]:
         """Terminal rows in order of completion."""
@@ -101,13 +95,54 @@ class MemoryRollouts:
         start = bisect_right(places, after)
         return [self._rows[self._completed_ids[place]] for place in places[start : start + limit]]
 
-    def recall(self, key: str) -> tuple[bytes, tuple[str, ...]] | None:
-        """The payload's digest and the rollout ids remembered under an idempotency key."""
-        return self._keys.get(key)
+    def counts(self) -> dict[str, int]:
+        """How many rows by status."""
+        return Counter(row.status for row in self._rows.values())
 
-    def remember(self, key: str, *, digest: bytes, rollout_ids: Sequence[str]) -> None:
-        """Keeps what `recall` gives."""
-        self._keys[key] = (digest, tuple(rollout_ids))
+    def oldest_queued(self) -> float | None:
+        """The earliest `created_at` of what is queued."""
+        queued = (row.created_at for row in self._rows.values() if row.status == RolloutStatus.QUEUED)
+        return min(queued, default=None)
+
+    def expendable(self, *, finished_before: float, keep_runs: Sequence[str], limit: int) -> list[RolloutRow]:
+        """Terminal rows that finished before and are of none of the runs, in order of completion."""
+        found: list[RolloutRow] = []
+        for place in self._completed[""]:
+            row = self._rows[self._completed_ids[place]]
+            kept = row.run_id in keep_runs or place == self._completions
+            if not kept and (row.finished_at or 0.0) < finished_before:
+                found.append(row)
+                if len(found) == limit:
+                    break
+        return found
+
+    def remove(self, numbers: Sequence[int]) -> None:
+        """Deletes rows."""
+        for number in numbers:
+            row = self._rows.pop(self._ids[number - 1])
+            self._ids[number - 1] = ""
+            if row.completion is not None:
+                del self._completed_ids[row.completion]
+                for name in ("", f"={row.run_id}"):
+                    places = self._completed[name]
+                    del places[bisect_left(places, row.completion)]
+
+    def matching(self, query: RolloutQuery) -> Iterator[RolloutRow]:
+        """Rows in order of creation."""
+        return (row for row in self._rows.values() if _matches(row, query))
+
+    def _row(self, number: int) -> RolloutRow | None:
+        return self._rows.get(self._ids[number - 1])
+
+    def _placed(self, row: RolloutRow) -> None:
+        """Takes a row into the queue, or into the order of completion."""
+        if row.status == RolloutStatus.QUEUED:
+            self._queue(row)
+        elif row.completion is not None and row.completion not in self._completed_ids:
+            self._completions = max(self._completions, row.completion)
+            self._completed_ids[row.completion] = row.id
+            self._completed[""].append(row.completion)
+            self._completed[f"={row.run_id}"].append(row.completion)
 
     def _queue(self, row: RolloutRow) -> None:
         place = (-row.priority, row.number, row.attempts)
@@ -148,16 +183,31 @@ class MemoryAttempts:
         """Writes a row."""
         self._put(row)
 
-    def count(self, number: int, *, spans: int, late: int) -> None:
-        """Writes the counts of spans."""
+    def count(self, number: int, *, spans: int, late: int, size_bytes: int) -> None:
+        """Writes the counts of spans and the sum of their sizes."""
         attempt_id = self._ids[number - 1]
-        self._rows[attempt_id] = msgspec.structs.replace(self._rows[attempt_id], spans=spans, late=late)
+        self._rows[attempt_id] = msgspec.structs.replace(
+            self._rows[attempt_id], spans=spans, late=late, size_bytes=size_bytes
+        )
+
+    def totals(self) -> tuple[int, int, int]:
+        """How many rows, spans and bytes of spans."""
+        rows = self._rows.values()
+        return len(rows), sum(row.spans for row in rows), sum(row.size_bytes for row in rows)
+
+    def remove(self, numbers: Sequence[int]) -> None:
+        """Deletes rows."""
+        for number in numbers:
+            row = self._rows.pop(self._ids[number - 1])
+            self._ids[number - 1] = ""
+            self._of.pop(row.rollout_id, None)
 
     def next_due(self) -> float | None:
         """The earliest `due_at`."""
         while self._due:
             due_at, number = self._due[0]
-            if self._rows[self._ids[number - 1]].due_at == due_at:
+            row = self._rows.get(self._ids[number - 1])
+            if row is not None and row.due_at == due_at:
                 return due_at
             heapq.heappop(self._due)
         return None
@@ -168,8 +218,8 @@ class MemoryAttempts:
         popped: list[tuple[float, int]] = []
         while self._due and self._due[0][0] <= now and len(rows) < limit:
             due_at, number = heapq.heappop(self._due)
-            row = self._rows[self._ids[number - 1]]
-            if row.due_at == due_at:
+            row = self._rows.get(self._ids[number - 1])
+            if row is not None and row.due_at == due_at:
                 rows[number] = row
                 popped.append((due_at, number))
         for entry in popped:
@@ -207,4 +257,5 @@ def _matches(row: RolloutRow, query: RolloutQuery) -> bool:
         and (query.group is None or row.group == query.group)
         and (query.mode is None or row.mode == query.mode)
         and (query.statuses is None or row.status in query.statuses)
+        and (query.ids is None or row.id in query.ids)
     )

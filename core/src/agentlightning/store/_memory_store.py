@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from agentlightning.store._backed import BackedStore
 from agentlightning.store._executor import MemoryExecutor
+from agentlightning.store._limits import Limits
 from agentlightning.store._memory_tables import MemoryTables
 from agentlightning.store._notifier import Notifier
 
@@ -20,7 +21,8 @@ class MemoryStore(BackedStore):
         *,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: secrets.token_hex(8),
+        limits: Limits | None = None,
     ) -> None:
         notifier = Notifier()
         executor = MemoryExecutor(MemoryTables(), notifier, clock=clock, new_id=new_id)
-        super().__init__("memory://", executor=executor, notifier=notifier)
+        super().__init__("memory://", executor=executor, notifier=notifier, limits=limits)

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from agentlightning.store._memory_rollouts import MemoryAttempts, MemoryRollouts
-from agentlightning.store._rows import ResourceRow, RewardRow, RunRow, SpanRange, SpanRow
-from agentlightning.types import MetricPoint
+from agentlightning.store._protocols import RolloutQuery
+from agentlightning.store._records import RewardKey, RewardSummary
+from agentlightning.store._rows import (
+    FoundSpan,
+    ResourceRow,
+    RewardRow,
+    RolloutRow,
+    RunRow,
+    SpanRange,
+    SpanRow,
+)
+from agentlightning.store._summaries import summaries
+from agentlightning.types import AttemptStatus, MetricPoint
 
 
 class MemorySpans:
     """Spans by attempt, in order."""
 
-    def __init__(self, attempts: MemoryAttempts) -> None:
+    def __init__(self, rollouts: MemoryRollouts, attempts: MemoryAttempts) -> None:
+        self._rollouts = rollouts
         self._attempts = attempts
         self._rows: dict[int, list[SpanRow]] = defaultdict(list)
         self._ids: dict[int, set[str]] = defaultdict(set)
@@ -36,13 +48,13 @@ class MemorySpans:
         """Numbers of the attempts that are in both, ascending."""
         return self._attempts.numbers(rollout_ids=rollout_ids, attempt_ids=attempt_ids)
 
-    def find(self, span_range: SpanRange, *, limit: int) -> list[tuple[int, int, bytes]]:
-        """Number, late flag and body, by number."""
-        found: list[tuple[int, int, bytes]] = []
+    def find(self, span_range: SpanRange, *, limit: int) -> list[FoundSpan]:
+        """Matching spans, by number."""
+        found: list[FoundSpan] = []
         for row in self._matching(span_range):
             if len(found) == limit:
                 break
-            found.append((row.number, int(row.late), row.body))
+            found.append(FoundSpan(row.number, int(row.late), row.body, row.blobs))
         return found
 
     def count(self, span_range: SpanRange) -> int:
@@ -53,12 +65,75 @@ class MemorySpans:
         """Rewards of an attempt, by number."""
         return list(self._rewards.get(attempt, ()))
 
+    def summarise(self, query: RolloutQuery, *, by: RewardKey) -> list[RewardSummary]:
+        """Rewards of the newest successful (else newest) attempts of the matching rollouts, by key and dimension."""
+        found: list[tuple[str | None, str, float]] = []
+        for rollout in self._rollouts.matching(query):
+            rows = self._attempts.of(rollout.id)
+            counting = [row for row in rows if row.status == AttemptStatus.SUCCEEDED] or rows
+            rewards = self._rewards.get(counting[-1].number, ()) if counting else ()
+            found += ((_key(rollout, by), reward.dimension, reward.value) for reward in rewards)
+        return summaries(found)
+
+    def remove(self, attempts: Sequence[int]) -> None:
+        """Deletes spans and rewards of attempts."""
+        for attempt in attempts:
+            for kept in (self._rows, self._ids, self._rewards):
+                kept.pop(attempt, None)
+
     def _matching(self, span_range: SpanRange) -> Iterator[SpanRow]:
         for attempt in self._attempts.between(span_range.low, span_range.high):
             rows = self._rows.get(attempt, [])
             start = bisect_right(rows, span_range.low, key=lambda row: row.number)
             stop = bisect_left(rows, span_range.high, key=lambda row: row.number)
             yield from (row for row in rows[start:stop] if _matches(row, span_range))
+
+
+class MemoryKeys:
+    """Idempotency keys, the oldest first."""
+
+    def __init__(self) -> None:
+        self._answers: dict[str, tuple[bytes, tuple[str, ...]]] = {}
+        self._times: dict[str, float] = {}
+
+    def recall(self, key: str) -> tuple[bytes, tuple[str, ...]] | None:
+        """The payload's digest and the ids answered under a key."""
+        return self._answers.get(key)
+
+    def remember(self, key: str, *, digest: bytes, ids: Sequence[str], now: float) -> None:
+        """Keeps what `recall` gives."""
+        self._answers[key] = (digest, tuple(ids))
+        self._times[key] = now
+
+    def forget(self, before: float) -> None:
+        """Deletes what was remembered before a time."""
+        for key in [key for key, time in self._times.items() if time < before]:
+            del self._answers[key], self._times[key]
+
+
+class MemoryBlobs:
+    """Large payloads by digest, and who uses each."""
+
+    def __init__(self) -> None:
+        self._bodies: dict[bytes, bytes] = {}
+        self._users: dict[bytes, set[int]] = defaultdict(set)
+
+    def add(self, blobs: Mapping[bytes, bytes], *, attempt: int) -> None:
+        """Keeps payloads by digest, used by an attempt."""
+        for digest, body in blobs.items():
+            self._bodies.setdefault(digest, body)
+            self._users[digest].add(attempt)
+
+    def many(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Payloads by digest."""
+        return {digest: self._bodies[digest] for digest in digests if digest in self._bodies}
+
+    def release(self, attempts: Sequence[int]) -> None:
+        """These attempts use none any more: deletes what nobody uses."""
+        for digest, users in list(self._users.items()):
+            users.difference_update(attempts)
+            if not users:
+                del self._users[digest], self._bodies[digest]
 
 
 class MemoryResources:
@@ -88,6 +163,10 @@ class MemoryResources:
         """Writes state and weight."""
         self._rows[row.id] = row
 
+    def total(self) -> int:
+        """How many rows."""
+        return len(self._rows)
+
 
 class MemoryRuns:
     """Runs by id, in order of creation."""
@@ -113,6 +192,10 @@ class MemoryRuns:
         """Writes body and stop."""
         self._rows[row.id] = row
 
+    def total(self) -> int:
+        """How many rows."""
+        return len(self._rows)
+
     def log(self, run_id: str, *, points: Sequence[MetricPoint], events: Sequence[bytes]) -> None:
         """Adds points and packed events."""
         self._points[run_id].update({(point.name, point.step): point for point in points})
@@ -134,7 +217,9 @@ class MemoryTables:
     def __init__(self) -> None:
         self.rollouts = MemoryRollouts()
         self.attempts = MemoryAttempts()
-        self.spans = MemorySpans(self.attempts)
+        self.spans = MemorySpans(self.rollouts, self.attempts)
+        self.keys = MemoryKeys()
+        self.blobs = MemoryBlobs()
         self.resources = MemoryResources()
         self.runs = MemoryRuns()
 
@@ -143,5 +228,19 @@ def _matches(row: SpanRow, span_range: SpanRange) -> bool:
     return (
         (span_range.include_late or not row.late)
         and (span_range.operations is None or row.operation in span_range.operations)
+        and (span_range.names is None or row.name in span_range.names)
         and (span_range.agent is None or row.agent == span_range.agent)
+        and (span_range.since_ns is None or row.start_ns >= span_range.since_ns)
+        and (span_range.until_ns is None or row.start_ns < span_range.until_ns)
     )
+
+
+def _key(rollout: RolloutRow, by: RewardKey) -> str | None:
+    keys = {
+        RewardKey.DIMENSION: None,
+        RewardKey.GROUP: rollout.group,
+        RewardKey.RUN: rollout.run_id,
+        RewardKey.RESOURCES: rollout.resources,
+        RewardKey.MODE: rollout.mode,
+    }
+    return keys[by]

@@ -36,7 +36,7 @@ class RewardSummary(msgspec.Struct, frozen=True, kw_only=True):
         key: The group, run, resource set or mode; None for rollouts without one, and where nothing else than the
             dimension was asked for.
         count: Rewards.
-        std: Standard deviation over the rewards, 0 for one.
+        std: Population standard deviation of the rewards.
     """
 
     key: str | None
@@ -76,7 +76,7 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         max_age_s: Terminal rollouts that finished longer ago go, in seconds.
         max_rollouts: Most terminal rollouts.
-        max_bytes: Most bytes of spans of terminal rollouts.
+        max_bytes: Most bytes of spans in the store; open rollouts count, but stay.
     """
 
     max_age_s: float | None = None
@@ -85,16 +85,11 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trimmed(msgspec.Struct, frozen=True, kw_only=True):
-    """What was deleted.
-
-    Attributes:
-        protected: Terminal rollouts that the retention would have deleted, kept for runs that are not over.
-    """
+    """What was deleted."""
 
     rollouts: int
     spans: int
     size_bytes: int
-    protected: int = 0
 
 
 class RolloutRecord(msgspec.Struct, frozen=True, kw_only=True, tag="rollout"):

@@ -7,14 +7,18 @@ from collections.abc import Sequence
 import msgspec
 
 from agentlightning.errors import Conflict, NotFound
+from agentlightning.store._rollout_operations import recalled
 from agentlightning.store._rows import ResourceRow
 from agentlightning.store._unit import Unit
 from agentlightning.types import ResourceState
 
 
-def publish(unit: Unit, row: ResourceRow) -> ResourceRow:
-    """Adds a set under the next version."""
+def publish(unit: Unit, row: ResourceRow, *, key: str | None, digest: bytes) -> ResourceRow:
+    """Adds a set under the next version, or finds the one that the same key added before."""
     table = unit.tables.resources
+    known = recalled(unit, key, digest)
+    if known is not None:
+        return get(unit, known[0])
     if row.parent is not None and table.get(row.parent) is None:
         raise NotFound(f"there is no resource set {row.parent!r} to be the parent")
     live = live_set(unit)
@@ -31,7 +35,29 @@ def publish(unit: Unit, row: ResourceRow) -> ResourceRow:
     if row.state == ResourceState.LIVE and live is not None:
         table.save(msgspec.structs.replace(live, state=ResourceState.RETIRED.value))
     table.add(added)
+    if key is not None:
+        unit.tables.keys.remember(key, digest=digest, ids=[added.id], now=unit.now)
     return added
+
+
+def load(unit: Unit, row: ResourceRow) -> bool:
+    """Adds a set as it was, under the next version; whether it is new.
+
+    Raises:
+        Conflict: Its id is taken by another set.
+    """
+    table = unit.tables.resources
+    known = table.get(row.id)
+    if known is not None:
+        if known.body != row.body:
+            raise Conflict(f"resource set id {row.id!r} is taken by a set with other resources")
+        return False
+    newest = table.newest(run_id=None, limit=1)
+    state = row.state
+    if state == ResourceState.LIVE and live_set(unit) is not None:
+        state = ResourceState.RETIRED.value
+    table.add(msgspec.structs.replace(row, version=newest[0].version + 1 if newest else 1, state=state))
+    return True
 
 
 def get(unit: Unit, set_id: str) -> ResourceRow:

@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Mapping
 
 from agentlightning.store import _resource_operations as operations
-from agentlightning.store._codec import pack
+from agentlightning.store._codec import digest, pack
 from agentlightning.store._executor import Executor
 from agentlightning.store._rows import ResourceRow, resource_set_of
 from agentlightning.types import Resource, ResourceRecord, ResourceSet, ResourceState
@@ -20,16 +20,20 @@ class Resources:
 
     async def publish(
         self,
-        resources: Mapping[str, Resource],
+        resources: Mapping[str, Resource | ResourceRecord],
         *,
         parent: str | None = None,
         state: ResourceState = ResourceState.LIVE,
         weight: float = 0.0,
         run_id: str | None = None,
         step: int | None = None,
+        idempotency_key: str | None = None,
     ) -> ResourceSet:
         """Adds a set. Publishing as live retires the set that was live."""
-        records = {name: ResourceRecord.of(resource) for name, resource in resources.items()}
+        records = {
+            name: resource if isinstance(resource, ResourceRecord) else ResourceRecord.of(resource)
+            for name, resource in resources.items()
+        }
         row = ResourceRow(
             version=0,
             id="",
@@ -41,7 +45,12 @@ class Resources:
             state=state.value,
             weight=_checked_weight(state, weight),
         )
-        return resource_set_of(await self._executor.write(lambda unit: operations.publish(unit, row)))
+        asked = pack([row.body, parent, row.state, row.weight, run_id, step], what="resource set")
+        return resource_set_of(
+            await self._executor.write(
+                lambda unit: operations.publish(unit, row, key=idempotency_key, digest=digest(asked))
+            )
+        )
 
     async def get(self, set_id: str) -> ResourceSet:
         """One set."""

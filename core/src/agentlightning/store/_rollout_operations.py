@@ -12,7 +12,7 @@ from agentlightning.errors import Conflict, LeaseLost, NotFound
 from agentlightning.store import lifecycle
 from agentlightning.store._codec import pack
 from agentlightning.store._rows import AttemptRow, RolloutRow, as_enqueued, config_of
-from agentlightning.store._unit import Topic, Unit
+from agentlightning.store._unit import Unit
 from agentlightning.types import (
     AttemptStatus,
     Failure,
@@ -27,14 +27,10 @@ _SWEEP = 1000  # attempts expired in one go, so that one transaction stays short
 def enqueue(unit: Unit, rows: Sequence[RolloutRow], *, key: str | None, digest: bytes) -> list[RolloutRow]:
     """Adds rollouts, or finds those that the same key added before."""
     table = unit.tables.rollouts
-    known = None if key is None else table.recall(key)
+    known = recalled(unit, key, digest)
     if known is not None:
-        if known[0] != digest:
-            raise Conflict(
-                f"idempotency key {key!r} came before with other requests; use a new key for new work"
-            )
-        found = table.many(known[1])
-        return [as_enqueued(found[rollout_id]) for rollout_id in known[1]]
+        found = table.many(known)
+        return [as_enqueued(found[rollout_id]) for rollout_id in known]
     rows = [
         msgspec.structs.replace(row, id=row.id or f"ro-{unit.new_id()}", created_at=unit.now) for row in rows
     ]
@@ -46,23 +42,64 @@ def enqueue(unit: Unit, rows: Sequence[RolloutRow], *, key: str | None, digest: 
         )
     table.add(rows)
     if key is not None:
-        table.remember(key, digest=digest, rollout_ids=ids)
-    if rows:
-        unit.changed.add(Topic.QUEUED)
+        unit.tables.keys.remember(key, digest=digest, ids=ids, now=unit.now)
+    unit.changes.queued.update(row.run_id for row in rows)
     return rows
 
 
 def lease(
-    unit: Unit, *, worker: str, limit: int, ttl_s: float, run_id: str | None
+    unit: Unit,
+    *,
+    worker: str,
+    limit: int,
+    ttl_s: float,
+    run_id: str | None,
+    key: str | None,
+    digest: bytes,
 ) -> list[tuple[RolloutRow, AttemptRow]]:
-    """Takes queued rollouts and creates their attempts."""
+    """Takes queued rollouts and creates their attempts, or finds those that the same key took before."""
+    known = recalled(unit, key, digest)
+    if known is not None:
+        attempts = [_attempt(unit, attempt_id) for attempt_id in known]
+        return [(_rollout(unit, attempt.rollout_id), attempt) for attempt in attempts]
     rows = unit.tables.rollouts.queued(limit=limit, run_id=run_id)
     if not rows:
         return []
     choose = _Choice(unit)
-    return [
+    leased = [
         _lease(unit, row, worker=worker, ttl_s=ttl_s, resources=row.pinned or choose(row)) for row in rows
     ]
+    if key is not None:
+        ids = [attempt.id for _, attempt in leased]
+        unit.tables.keys.remember(key, digest=digest, ids=ids, now=unit.now)
+    return leased
+
+
+def give_back(unit: Unit, attempt_ids: Sequence[str]) -> None:
+    """Puts rollouts back into the queue whose worker never learned that it has them."""
+    for attempt_id in attempt_ids:
+        row = _attempt(unit, attempt_id)
+        if row.status != AttemptStatus.LEASED:
+            continue
+        failure = Failure(kind=FailureClass.LOST, message=f"worker {row.worker!r} went away before it began")
+        _close(unit, row, AttemptStatus.LOST, failure=pack(failure, what="failure"))
+        _requeue(unit, _rollout(unit, row.rollout_id))
+
+
+def recalled(unit: Unit, key: str | None, digest: bytes) -> tuple[str, ...] | None:
+    """The ids answered under an idempotency key; None for a new one.
+
+    Raises:
+        Conflict: The key came before with another payload.
+    """
+    known = None if key is None else unit.tables.keys.recall(key)
+    if known is None:
+        return None
+    if known[0] != digest:
+        raise Conflict(
+            f"idempotency key {key!r} came before with other arguments; use a new key for new work"
+        )
+    return known[1]
 
 
 def heartbeat(unit: Unit, attempt_id: str, *, token: int, ttl_s: float) -> tuple[float, bool]:
@@ -190,19 +227,36 @@ def _end(
     kind = None if failure is None else failure.kind
     ending = lifecycle.attempt_ending(kind)
     status = lifecycle.rollout_ending(kind, config_of(rollout), attempts=rollout.attempts)
-    lifecycle.check_attempt_move(AttemptStatus(row.status), ending)
+    lifecycle.check_attempt_move(AttemptStatus(row.status), ending)  # both, before anything is written
     lifecycle.check_rollout_move(RolloutStatus(rollout.status), status)
+    _close(unit, row, ending, output=output, failure=packed)
+    if status is RolloutStatus.QUEUED:
+        return _requeue(unit, rollout)
+    return _complete(unit, rollout, status, output=output if failure is None else None, failure=packed)
+
+
+def _close(
+    unit: Unit,
+    row: AttemptRow,
+    ending: AttemptStatus,
+    *,
+    output: bytes | None = None,
+    failure: bytes | None = None,
+) -> None:
+    lifecycle.check_attempt_move(AttemptStatus(row.status), ending)
     unit.tables.attempts.save(
         msgspec.structs.replace(
-            row, status=ending.value, due_at=None, finished_at=unit.now, output=output, failure=packed
+            row, status=ending.value, due_at=None, finished_at=unit.now, output=output, failure=failure
         )
     )
-    if status is RolloutStatus.QUEUED:
-        changed = msgspec.structs.replace(rollout, status=status.value, resources=rollout.pinned)
-        unit.tables.rollouts.save(changed)
-        unit.changed.add(Topic.QUEUED)
-        return changed
-    return _complete(unit, rollout, status, output=output if failure is None else None, failure=packed)
+
+
+def _requeue(unit: Unit, rollout: RolloutRow) -> RolloutRow:
+    lifecycle.check_rollout_move(RolloutStatus(rollout.status), RolloutStatus.QUEUED)
+    queued = msgspec.structs.replace(rollout, status=RolloutStatus.QUEUED.value, resources=rollout.pinned)
+    unit.tables.rollouts.save(queued)
+    unit.changes.queued[rollout.run_id] += 1
+    return queued
 
 
 def _complete(
@@ -217,7 +271,7 @@ def _complete(
         failure=failure,
     )
     unit.tables.rollouts.save(done)
-    unit.changed.add(Topic.COMPLETED)
+    unit.changes.completed = True
     return done
 
 
@@ -226,12 +280,7 @@ def _cancel(unit: Unit, rollout: RolloutRow, failure: Failure) -> RolloutRow:
     packed = pack(failure, what="failure")
     row = unit.tables.attempts.newest(rollout.id)
     if row is not None and not lifecycle.attempt_ended(AttemptStatus(row.status)):
-        lifecycle.check_attempt_move(AttemptStatus(row.status), AttemptStatus.CANCELLED)
-        unit.tables.attempts.save(
-            msgspec.structs.replace(
-                row, status=AttemptStatus.CANCELLED.value, due_at=None, finished_at=unit.now, failure=packed
-            )
-        )
+        _close(unit, row, AttemptStatus.CANCELLED, failure=packed)
     return _complete(unit, rollout, RolloutStatus.CANCELLED, output=None, failure=packed)
 
 

@@ -14,10 +14,11 @@ from agentlightning.store import _rollout_operations as operations
 from agentlightning.store import lifecycle
 from agentlightning.store._codec import digest, pack
 from agentlightning.store._executor import Executor
-from agentlightning.store._notifier import Notifier
+from agentlightning.store._limits import Limits
+from agentlightning.store._notifier import Notifier, Topic
 from agentlightning.store._protocols import ALL_ROLLOUTS, Page, RolloutQuery
-from agentlightning.store._rows import attempt_of, lease_of, rollout_of, rollout_row
-from agentlightning.store._unit import Topic, Unit
+from agentlightning.store._rows import AttemptRow, RolloutRow, attempt_of, lease_of, rollout_of, rollout_row
+from agentlightning.store._unit import Operation, Unit
 from agentlightning.types import (
     Attempt,
     Completion,
@@ -37,19 +38,29 @@ MAX_ID: Final = 200
 class Rollouts:
     """The queue and lifecycle of rollouts; see `RolloutStore`."""
 
-    def __init__(self, executor: Executor, notifier: Notifier) -> None:
+    def __init__(self, executor: Executor, notifier: Notifier, *, limits: Limits) -> None:
         self._executor = executor
         self._notifier = notifier
+        self._limits = limits
+        self._room = 0
 
     async def enqueue(
         self, requests: Sequence[RolloutRequest], *, idempotency_key: str | None = None
     ) -> list[Rollout]:
         """Adds rollouts in order."""
+        check_batch(requests, most=self._limits.batch)
         for request in requests:
             _check_request(request)
         # without a key nobody will ask for the digest
         fingerprint = b"" if idempotency_key is None else digest(pack(list(requests), what="requests"))
         rows = [rollout_row(request) for request in requests]
+        for row in rows:
+            if len(row.body) > self._limits.task_bytes:
+                raise LimitExceeded(
+                    f"the task of rollout {row.id!r} has {len(row.body)} bytes, the store takes"
+                    f" {self._limits.task_bytes}; put large data elsewhere and name it in the task"
+                )
+        await self._make_room(len(rows))
         added = await self._executor.write(
             lambda unit: operations.enqueue(unit, rows, key=idempotency_key, digest=fingerprint)
         )
@@ -63,19 +74,31 @@ class Rollouts:
         ttl_s: float = 30.0,
         wait_s: float = 0.0,
         run_id: str | None = None,
+        idempotency_key: str | None = None,
     ) -> builtins.list[Lease]:
-        """Takes up to `limit` queued rollouts and creates their attempts, atomically."""
+        """Takes up to `limit` queued rollouts and creates their attempts, atomically.
+
+        Should the caller be cancelled just when it has got some, they go back into the queue.
+        """
         check_ttl(ttl_s)
+        fingerprint = b"" if idempotency_key is None else digest(pack([worker, limit, run_id], what="lease"))
+        take = partial(
+            operations.lease,
+            worker=worker,
+            limit=limit,
+            ttl_s=ttl_s,
+            run_id=run_id,
+            key=idempotency_key,
+            digest=fingerprint,
+        )
         until = time.monotonic() + wait_s
         while limit > 0:
             ticket = self._notifier.ticket(Topic.QUEUED)
-            rows = await self._executor.write(
-                lambda unit: operations.lease(unit, worker=worker, limit=limit, ttl_s=ttl_s, run_id=run_id)
-            )
+            rows = await self._executor.write(take, undo=_give_back)
             left_s = until - time.monotonic()
             if rows or left_s <= 0:
                 return [lease_of(pair) for pair in rows]
-            await self._notifier.wait(Topic.QUEUED, ticket, left_s)
+            await self._notifier.wait(Topic.QUEUED, ticket, left_s, run_id=run_id)
         return []
 
     async def heartbeat(self, attempt_id: str, *, token: int, ttl_s: float = 30.0) -> Heartbeat:
@@ -91,6 +114,11 @@ class Rollouts:
     ) -> Rollout:
         """Ends an attempt: succeeded without `failure`, else by its kind; retries as the rollout's config says."""
         packed = None if output is None else pack(output, what=f"output of attempt {attempt_id!r}")
+        if packed is not None and len(packed) > self._limits.task_bytes:
+            raise LimitExceeded(
+                f"the output of attempt {attempt_id!r} has {len(packed)} bytes, the store takes"
+                f" {self._limits.task_bytes}; return less, or emit it as an object"
+            )
         return rollout_of(
             await self._executor.write(
                 lambda unit: operations.finish(unit, attempt_id, token=token, output=packed, failure=failure)
@@ -128,12 +156,24 @@ class Rollouts:
         return Page(items=tuple(rollout_of(row) for row in rows[:limit]), cursor=more)
 
     async def wait(
-        self, rollout_ids: Sequence[str], *, timeout_s: float | None = None
+        self,
+        rollout_ids: Sequence[str] | None = None,
+        *,
+        group: str | None = None,
+        run_id: str | None = None,
+        timeout_s: float | None = None,
     ) -> builtins.list[Rollout]:
-        """Waits until all are terminal or the time is up; returns those that are, in the given order."""
+        """Waits until all are terminal or the time is up; returns those that are."""
+        if sum(one is not None for one in (rollout_ids, group, run_id)) != 1:
+            raise ValueError("say what to wait for: exactly one of `rollout_ids`, `group` and `run_id`")
         until = None if timeout_s is None else time.monotonic() + timeout_s
         ticket = self._notifier.ticket(Topic.COMPLETED)
-        after, pending = await self._executor.read(lambda unit: _pending(unit, rollout_ids))
+        if rollout_ids is None:
+            query = RolloutQuery(group=group, run_id=run_id)
+            ids = await self._executor.read(lambda unit: _ids(unit, query))
+        else:
+            ids = list(rollout_ids)
+        after, pending = await self._executor.read(lambda unit: _pending(unit, ids))
         while pending:
             left_s = None if until is None else until - time.monotonic()
             if left_s is not None and left_s <= 0:
@@ -142,8 +182,8 @@ class Rollouts:
             ticket = self._notifier.ticket(Topic.COMPLETED)
             after, done = await self._executor.read(partial(_completed_ids, after=after))
             pending -= done
-        found = await self._executor.read(lambda unit: unit.tables.rollouts.many(rollout_ids))
-        rows = [found[rollout_id] for rollout_id in rollout_ids]
+        found = await self._executor.read(lambda unit: unit.tables.rollouts.many(ids))
+        rows = [found[rollout_id] for rollout_id in ids if rollout_id in found]
         return [rollout_of(row) for row in rows if lifecycle.rollout_ended(RolloutStatus(row.status))]
 
     async def completions(
@@ -160,6 +200,29 @@ class Rollouts:
             if rows or left_s <= 0:
                 return [Completion(cursor=row.completion or 0, rollout=rollout_of(row)) for row in rows]
             await self._notifier.wait(Topic.COMPLETED, ticket, left_s)
+
+    async def _make_room(self, count: int) -> None:
+        """Lets so many more into the queue, unless it is full. It is counted anew when its room seems used up."""
+        if self._room < count:
+            counts = await self._executor.read(lambda unit: unit.tables.rollouts.counts())
+            queued = counts.get(RolloutStatus.QUEUED, 0)
+            self._room = self._limits.queued - queued
+            if self._room < count:
+                raise LimitExceeded(
+                    f"the queue has {queued} rollouts and {count} more came; it takes {self._limits.queued}:"
+                    " wait until some are done"
+                )
+        self._room -= count
+
+
+def check_batch(items: Sequence[object], *, most: int) -> None:
+    """Lets a batch of sensible size pass.
+
+    Raises:
+        LimitExceeded: It is too long.
+    """
+    if len(items) > most:
+        raise LimitExceeded(f"one call takes {most} items, got {len(items)}; send them in several")
 
 
 def check_ttl(ttl_s: float) -> None:
@@ -199,6 +262,19 @@ def _check_request(request: RolloutRequest) -> None:
     timeout_s = request.config.timeout_s
     if timeout_s is not None and not (math.isfinite(timeout_s) and timeout_s > 0):
         raise ValueError(f"timeout_s must be a positive number of seconds or None, got {timeout_s!r}")
+
+
+def _give_back(rows: builtins.list[tuple[RolloutRow, AttemptRow]]) -> Operation[None]:
+    return lambda unit: operations.give_back(unit, [attempt.id for _, attempt in rows])
+
+
+def _ids(unit: Unit, query: RolloutQuery) -> builtins.list[str]:
+    found: list[str] = []
+    cursor: int | None = None
+    while rows := unit.tables.rollouts.find(query, limit=1000, cursor=cursor):
+        found += (row.id for row in rows)
+        cursor = rows[-1].number
+    return found
 
 
 def _pending(unit: Unit, rollout_ids: Sequence[str]) -> tuple[int, set[str]]:

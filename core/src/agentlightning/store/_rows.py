@@ -194,6 +194,18 @@ class RunRow(msgspec.Struct, frozen=True):
     stop: bool = False
 
 
+def is_filtered(span_range: SpanRange) -> bool:
+    """Whether more than the range and lateness restricts."""
+    filters = (
+        span_range.operations,
+        span_range.names,
+        span_range.agent,
+        span_range.since_ns,
+        span_range.until_ns,
+    )
+    return any(one is not None for one in filters)
+
+
 def rollout_row(request: RolloutRequest) -> RolloutRow:
     """The row of a rollout about to be enqueued; the time, and an id where there is none, come with the transaction."""
     what = "rollout" if request.id is None else f"rollout {request.id!r}"

@@ -8,12 +8,14 @@ import msgspec
 
 from agentlightning.errors import Conflict, IllegalTransition, LeaseLost, NotFound
 from agentlightning.store._codec import pack, unpack
+from agentlightning.store._rollout_operations import recalled
 from agentlightning.store._rows import RunRow
 from agentlightning.store._unit import Unit
 from agentlightning.types import Checkpoint, Json, MetricPoint, Run, RunStatus
 
 _FINAL = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED})
 _FIRST_LEASE_S = 10.0  # until the owner's first heartbeat
+_ALL = 2**62
 
 
 class RunChange(msgspec.Struct, frozen=True):
@@ -28,13 +30,41 @@ class RunChange(msgspec.Struct, frozen=True):
 
 
 def create(unit: Unit, run: Run) -> Run:
-    """Adds a run."""
-    if unit.tables.runs.get(run.id) is not None:
-        raise Conflict(f"run id {run.id!r} is taken; ids are unique in the store")
+    """Adds a run, unless it is there already just as it is."""
+    known = unit.tables.runs.get(run.id)
+    if known is not None:
+        there = unpack(known.body, Run)
+        if _as_created(there) != _as_created(run):
+            raise Conflict(f"run id {run.id!r} is taken; ids are unique in the store")
+        return there
     if run.owner is not None and run.expires_at is None:
         run = msgspec.structs.replace(run, expires_at=unit.now + _FIRST_LEASE_S)
     unit.tables.runs.add(RunRow(0, run.id, _pack(run)))
     return run
+
+
+def load(unit: Unit, run: Run) -> bool:
+    """Adds a run as it was; one that somebody drove is interrupted. Whether it is new.
+
+    Raises:
+        Conflict: Its id is taken by another run.
+    """
+    known = unit.tables.runs.get(run.id)
+    if known is not None:
+        if unpack(known.body, Run).created_at != run.created_at:
+            raise Conflict(f"run id {run.id!r} is taken by another run")
+        return False
+    running = run.status is RunStatus.RUNNING
+    status = RunStatus.INTERRUPTED if running else run.status
+    left = msgspec.structs.replace(run, status=status, owner=None, expires_at=None)
+    unit.tables.runs.add(RunRow(0, run.id, _pack(left)))
+    return True
+
+
+def unfinished(unit: Unit) -> list[str]:
+    """Ids of the runs that are not over, and may need what they did."""
+    rows = unit.tables.runs.newest(_ALL)
+    return [row.id for row in rows if unpack(row.body, Run).status not in _FINAL]
 
 
 def get(unit: Unit, run_id: str) -> Run:
@@ -84,10 +114,22 @@ def request_stop(unit: Unit, run_id: str) -> None:
     unit.tables.runs.save(msgspec.structs.replace(_row(unit, run_id), stop=True))
 
 
-def log(unit: Unit, run_id: str, *, points: Sequence[MetricPoint], events: Sequence[bytes]) -> None:
-    """Adds points and packed events."""
+def log(
+    unit: Unit,
+    run_id: str,
+    *,
+    points: Sequence[MetricPoint],
+    events: Sequence[bytes],
+    key: str | None = None,
+    digest: bytes = b"",
+) -> None:
+    """Adds points and packed events, unless the same key added them before."""
     _row(unit, run_id)
+    if recalled(unit, key, digest) is not None:
+        return
     unit.tables.runs.log(run_id, points=points, events=events)
+    if key is not None:
+        unit.tables.keys.remember(key, digest=digest, ids=(), now=unit.now)
 
 
 def points_of(unit: Unit, run_id: str, names: Sequence[str] | None) -> list[MetricPoint]:
@@ -139,6 +181,10 @@ def _row(unit: Unit, run_id: str) -> RunRow:
     if row is None:
         raise NotFound(f"there is no run {run_id!r} in this store; `agl runs` lists those there are")
     return row
+
+
+def _as_created(run: Run) -> Run:
+    return msgspec.structs.replace(run, expires_at=None)
 
 
 def _pack(run: Run) -> bytes:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from agentlightning.store import _run_operations as operations
-from agentlightning.store._codec import pack, unpack
+from agentlightning.store._codec import digest, pack, unpack
 from agentlightning.store._executor import Executor
 from agentlightning.store._rollouts import check_ttl
 from agentlightning.types import Checkpoint, Json, MetricPoint, Run, RunEvent, RunStatus
@@ -60,18 +60,23 @@ class Runs:
         await self._executor.write(lambda unit: operations.request_stop(unit, run_id))
 
     async def log(
-        self, run_id: str, *, points: Sequence[MetricPoint] = (), events: Sequence[RunEvent] = ()
+        self,
+        run_id: str,
+        *,
+        points: Sequence[MetricPoint] = (),
+        events: Sequence[RunEvent] = (),
+        idempotency_key: str | None = None,
     ) -> None:
         """Adds metric points and events. A point with the name and step of an earlier one replaces it."""
         for point in points:
-            if not math.isfinite(point.value):
-                raise ValueError(
-                    f"metric {point.name!r} at step {point.step} is {point.value!r}; leave it out, log an event"
-                )
-            if not -(2**63) <= point.step < 2**63:
-                raise ValueError(f"metric {point.name!r} has step {point.step!r}; a step has 64 bits")
+            check_point(point)
         packed = [pack(event, what=f"event {event.kind!r}") for event in events]
-        await self._executor.write(lambda unit: operations.log(unit, run_id, points=points, events=packed))
+        fingerprint = b"" if idempotency_key is None else digest(pack([run_id, points, events], what="log"))
+        await self._executor.write(
+            lambda unit: operations.log(
+                unit, run_id, points=points, events=packed, key=idempotency_key, digest=fingerprint
+            )
+        )
 
     async def metrics(self, run_id: str, *, names: Sequence[str] | None = None) -> builtins.list[MetricPoint]:
         """Metric points by name, then by step."""
@@ -81,3 +86,17 @@ class Runs:
         """Events in order."""
         rows = await self._executor.read(lambda unit: operations.events_of(unit, run_id))
         return [unpack(row, RunEvent) for row in rows]
+
+
+def check_point(point: MetricPoint) -> None:
+    """Lets a metric point pass that can be stored.
+
+    Raises:
+        ValueError: Its value is not finite, or its step wider than 64 bits.
+    """
+    if not math.isfinite(point.value):
+        raise ValueError(
+            f"metric {point.name!r} at step {point.step} is {point.value!r}; leave it out, log an event"
+        )
+    if not -(2**63) <= point.step < 2**63:
+        raise ValueError(f"metric {point.name!r} has step {point.step!r}; a step has 64 bits")

@@ -4,60 +4,97 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
+from typing import Final
 
 import msgspec
 
+from agentlightning import semconv
 from agentlightning.errors import NotFound
 from agentlightning.store import lifecycle
+from agentlightning.store._codec import unpack
+from agentlightning.store._limits import Limits
+from agentlightning.store._packing import PackedSpan, packed_span
 from agentlightning.store._protocols import AppendResult, SpanQuery
-from agentlightning.store._rows import SEQUENCE_BITS, AttemptRow, RewardRow, SpanRange, SpanRow
+from agentlightning.store._rows import SEQUENCE_BITS, AttemptRow, FoundSpan, RewardRow, SpanRange, SpanRow
 from agentlightning.store._unit import Unit
-from agentlightning.types import AttemptStatus, Reward
+from agentlightning.types import AttemptStatus, Reward, Span, SpanSource, SpanStatus
 
 _END = 2**63 - 1
-
-
-class PackedSpan(msgspec.Struct, frozen=True):
-    """A span ready to be stored."""
-
-    attempt_id: str
-    rollout_id: str
-    span_id: str
-    operation: str
-    agent: str | None
-    body: bytes
-    reward: Reward | None
+MARKER_ID: Final = "agl-truncated"
+"""Span id of the marker; no tracer makes such an id."""
 
 
 class RawPage(msgspec.Struct, frozen=True):
-    """A page of spans, not decoded yet."""
+    """A page of spans, not decoded yet, with the blobs that they refer to."""
 
-    spans: list[tuple[int, int, bytes]]
+    spans: list[FoundSpan]
     more: bool
+    blobs: Mapping[bytes, bytes]
 
 
-def append(unit: Unit, batches: Mapping[str, Sequence[PackedSpan]], *, token: int | None) -> AppendResult:
-    """Adds spans, by attempt."""
+class Appended(msgspec.Struct, frozen=True):
+    """What became of spans; `refusal` says which attempt takes no more, if one does not."""
+
+    result: AppendResult
+    refusal: str | None
+
+
+def append(
+    unit: Unit, batches: Mapping[str, Sequence[PackedSpan]], *, token: int | None, limits: Limits
+) -> Appended:
+    """Adds spans, by attempt. An attempt that has all it may have gets a marker instead, once."""
     attempts = {attempt_id: _attempt(unit, attempt_id, spans) for attempt_id, spans in batches.items()}
-    total = AppendResult(stored=0)
+    stored = duplicates = late = 0
+    refusal: str | None = None
     for attempt_id, spans in batches.items():
-        part = _append(unit, attempts[attempt_id], spans, token=token)
-        total = AppendResult(
-            stored=total.stored + part.stored,
-            duplicates=total.duplicates + part.duplicates,
-            late=total.late + part.late,
-        )
-    return total
+        row = attempts[attempt_id]
+        fresh = _fresh(unit, row, spans)
+        full = _full(row, fresh, limits)
+        if full is not None:
+            refusal = full
+            _mark(unit, row, full)
+            continue
+        duplicates += len(spans) - len(fresh)
+        if _append(unit, row, fresh, late=_is_late(row, token)):
+            late += len(fresh)
+        else:
+            stored += len(fresh)
+    return Appended(AppendResult(stored=stored, duplicates=duplicates, late=late), refusal)
+
+
+def load(unit: Unit, attempt_id: str, spans: Sequence[tuple[int, bool, PackedSpan]]) -> int:
+    """Adds spans with the sequence and lateness that they had; returns how many are new.
+
+    Raises:
+        ValueError: A sequence does not go on where the attempt's spans end.
+    """
+    row = _attempt(unit, attempt_id, [span for _, _, span in spans])
+    known = unit.tables.spans.known(row.number, [span.span_id for _, _, span in spans])
+    fresh = [one for one in spans if one[2].span_id not in known]
+    for place, (sequence, late, span) in enumerate(fresh, start=row.spans + 1):
+        if sequence != place:
+            raise ValueError(
+                f"span {span.span_id!r} of attempt {attempt_id!r} has sequence {sequence}, expected {place}:"
+                " spans before it are missing; load them first"
+            )
+        _append(unit, row, [span], late=late)
+        row = _attempt(unit, attempt_id, ())
+    return len(fresh)
 
 
 def page(unit: Unit, query: SpanQuery, *, limit: int, cursor: int) -> RawPage:
     """Spans with a number beyond `cursor`."""
-    found: list[tuple[int, int, bytes]] = []
+    found: list[FoundSpan] = []
     for span_range in _ranges(unit, query, cursor=cursor):
         found += unit.tables.spans.find(span_range, limit=limit + 1 - len(found))
         if len(found) > limit:
-            return RawPage(found[:limit], more=True)
-    return RawPage(found, more=False)
+            break
+    shown = found[:limit]
+    digests = [
+        digest for span in shown if span.blobs for digest in unpack(span.blobs, dict[str, bytes]).values()
+    ]
+    blobs = unit.tables.blobs.many(digests) if digests else {}
+    return RawPage(shown, more=len(found) > limit, blobs=blobs)
 
 
 def count_spans(unit: Unit, query: SpanQuery) -> int:
@@ -75,28 +112,91 @@ def rewards(unit: Unit, rollout_ids: Sequence[str]) -> list[Reward]:
     return found
 
 
-def _append(unit: Unit, row: AttemptRow, spans: Sequence[PackedSpan], *, token: int | None) -> AppendResult:
+def _fresh(unit: Unit, row: AttemptRow, spans: Sequence[PackedSpan]) -> list[PackedSpan]:
+    """Those of the spans that the attempt does not have, each once."""
     fresh: dict[str, PackedSpan] = {}
     for span in spans:
         fresh.setdefault(span.span_id, span)
     if row.spans:
         for span_id in unit.tables.spans.known(row.number, list(fresh)):
             del fresh[span_id]
-    duplicates = len(spans) - len(fresh)
+    return list(fresh.values())
+
+
+def _append(unit: Unit, row: AttemptRow, fresh: Sequence[PackedSpan], *, late: bool) -> bool:
+    """Adds spans; whether they are late."""
     if not fresh:
-        return AppendResult(stored=0, duplicates=duplicates)
-    late = _is_late(row, token)
+        return late
     rows: list[SpanRow] = []
     reward_rows: list[RewardRow] = []
+    size_bytes = row.size_bytes
     numbers = count((row.number << SEQUENCE_BITS) + row.spans + 1)
-    for number, span in zip(numbers, fresh.values(), strict=False):
-        rows.append(SpanRow(number, row.number, span.span_id, span.operation, span.agent, late, span.body))
+    for number, span in zip(numbers, fresh, strict=False):
+        rows.append(
+            SpanRow(
+                number,
+                row.number,
+                span.span_id,
+                span.operation,
+                span.agent,
+                late,
+                span.body,
+                span.name,
+                span.start_ns,
+                span.references,
+            )
+        )
+        size_bytes += span.size_bytes
         if span.reward is not None and not late:
             reward_rows.append(_reward_row(number, row.number, span.reward))
+        if span.blobs:
+            unit.tables.blobs.add(span.blobs, attempt=row.number)
     unit.tables.spans.add(rows, rewards=reward_rows)
-    added_late = len(rows) if late else 0
-    unit.tables.attempts.count(row.number, spans=row.spans + len(rows), late=row.late + added_late)
-    return AppendResult(stored=len(rows) - added_late, duplicates=duplicates, late=added_late)
+    unit.tables.attempts.count(
+        row.number,
+        spans=row.spans + len(rows),
+        late=row.late + (len(rows) if late else 0),
+        size_bytes=size_bytes,
+    )
+    return late
+
+
+def _full(row: AttemptRow, fresh: Sequence[PackedSpan], limits: Limits) -> str | None:
+    """Why an attempt takes no more spans, if it does not."""
+    spans = row.spans + len(fresh)
+    if spans > limits.attempt_spans and fresh:
+        return (
+            f"attempt {row.id!r} has {row.spans} spans and {len(fresh)} more came; it may have"
+            f" {limits.attempt_spans}: it is marked as truncated; emit less, or raise the store's limits"
+        )
+    size_bytes = row.size_bytes + sum(span.size_bytes for span in fresh)
+    if size_bytes > limits.attempt_bytes and fresh:
+        return (
+            f"the spans of attempt {row.id!r} would have {size_bytes} bytes; they may have {limits.attempt_bytes}:"
+            " it is marked as truncated; shorten its attributes, or raise the store's limits"
+        )
+    return None
+
+
+def _mark(unit: Unit, row: AttemptRow, reason: str) -> None:
+    """Adds the one span that says that spans of an attempt are missing."""
+    if unit.tables.spans.known(row.number, [MARKER_ID]):
+        return
+    now_ns = int(unit.now * 1e9)
+    marker = Span(
+        rollout_id=row.rollout_id,
+        attempt_id=row.id,
+        span_id=MARKER_ID,
+        trace_id="0" * 32,
+        name="truncated",
+        operation=semconv.OPERATION_TRUNCATED,
+        source=SpanSource.STORE,
+        start_ns=now_ns,
+        end_ns=now_ns,
+        status=SpanStatus.ERROR,
+        error=reason,
+    )
+    _append(unit, row, [packed_span(marker, limits=Limits())], late=_is_late(row, None))
 
 
 def _attempt(unit: Unit, attempt_id: str, spans: Sequence[PackedSpan]) -> AttemptRow:
@@ -121,7 +221,14 @@ def _is_late(row: AttemptRow, token: int | None) -> bool:
 
 
 def _ranges(unit: Unit, query: SpanQuery, *, cursor: int) -> Iterator[SpanRange]:
-    rest = (query.operations, query.agent, query.include_late)
+    rest = (
+        query.operations,
+        query.names,
+        query.agent,
+        query.since_ns,
+        query.until_ns,
+        query.include_late,
+    )
     if query.rollout_ids is None and query.attempt_ids is None:
         yield SpanRange(cursor, _END, *rest)
         return

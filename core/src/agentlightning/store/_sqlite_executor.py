@@ -66,12 +66,19 @@ class SqliteExecutor:
                 thread.join()
             self._reader = self._writer = None
 
-    async def write(self, operation: Operation[Result]) -> Result:
+    async def write(
+        self, operation: Operation[Result], *, undo: Callable[[Result], Operation[object]] | None = None
+    ) -> Result:
         """Runs an operation after a sweep, and commits both."""
         self._check_process()
         if self._writer is None:
             raise self._closed()
-        return await _submit(self._writer.jobs, operation)
+        jobs = self._writer.jobs
+        if undo is None:
+            return await _submit(jobs, operation)
+        return await _submit(
+            jobs, operation, abandoned=lambda result: _undo(jobs, undo(cast("Result", result)))
+        )
 
     async def read(self, operation: Operation[Result]) -> Result:
         """Runs an operation that changes nothing, on a state in which nothing is overdue."""
@@ -121,7 +128,19 @@ class SqliteExecutor:
         )
 
 
-async def _submit(jobs: queue.SimpleQueue[Job | None], operation: Operation[Result]) -> Result:
+async def _submit(
+    jobs: queue.SimpleQueue[Job | None],
+    operation: Operation[Result],
+    *,
+    abandoned: Callable[[object], None] | None = None,
+) -> Result:
     future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-    jobs.put(Job(operation, future))
+    jobs.put(Job(operation, future, abandoned=abandoned))
     return cast("Result", await future)
+
+
+def _undo(jobs: queue.SimpleQueue[Job | None], operation: Operation[object]) -> None:
+    """Takes back what an abandoned job did; nobody waits for it."""
+    future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    future.add_done_callback(lambda done: done.exception())
+    jobs.put(Job(operation, future))

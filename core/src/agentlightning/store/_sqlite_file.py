@@ -42,11 +42,16 @@ def open_writer(path: Path, *, durability: Durability, patience_s: float) -> sql
         connection.execute(f"PRAGMA synchronous = {durability}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         patiently(connection, "BEGIN IMMEDIATE", patience_s=patience_s)
-        migrate(connection, path=str(path))
+        migrate(connection, path=path)
         connection.execute("COMMIT")
     except sqlite3.Error as error:
         _close(connection)
         raise unavailable(error, path=str(path)) from error
+    except OSError as error:
+        _close(connection)
+        raise StoreUnavailable(
+            f"store file {str(path)!r} cannot be copied aside before its migration ({error}); free some space"
+        ) from error
     except StoreUnavailable:
         _close(connection)
         raise

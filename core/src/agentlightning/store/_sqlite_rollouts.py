@@ -12,7 +12,7 @@ from agentlightning.store._protocols import RolloutQuery
 from agentlightning.store._rows import AttemptRow, RolloutRow
 
 _ROLLOUT: Final = "INSERT INTO rollouts VALUES (NULL" + ", ?" * 16 + ")"
-_ATTEMPT: Final = "INSERT INTO attempts VALUES (NULL" + ", ?" * 15 + ")"
+_ATTEMPT: Final = "INSERT INTO attempts VALUES (NULL" + ", ?" * 16 + ")"
 
 
 class SqliteRollouts:
@@ -65,16 +65,7 @@ class SqliteRollouts:
 
     def find(self, query: RolloutQuery, *, limit: int, cursor: int | None) -> list[RolloutRow]:
         """Rows in order of creation, beyond the number `cursor`."""
-        where: list[str] = []
-        values: list[object] = []
-        for column, value in (("run_id", query.run_id), ('"group"', query.group), ("mode", query.mode)):
-            if value is not None:
-                where.append(f"{column} = ?")
-                values.append(str(value))
-        for column, members in (("id", query.ids), ("status", query.statuses)):
-            if members is not None:
-                where.append(f"{column} IN (SELECT value FROM json_each(?))")  # noqa: S608 - a constant
-                values.append(json_list(members))
+        where, values = rollout_filter(query)
         if cursor is not None:
             where.append("number < ?" if query.newest_first else "number > ?")
             values.append(cursor)
@@ -105,22 +96,35 @@ class SqliteRollouts:
             )
         return [RolloutRow(*row) for row in rows]
 
-    def recall(self, key: str) -> tuple[bytes, tuple[str, ...]] | None:
-        """The payload's digest and the rollout ids remembered under an idempotency key."""
-        row = self._execute(
-            "SELECT digest, rollout_ids FROM idempotency_keys WHERE key = ?", (key,)
-        ).fetchone()
-        return None if row is None else (row[0], msgspec.json.decode(row[1], type=tuple[str, ...]))
+    def counts(self) -> dict[str, int]:
+        """How many rows by status."""
+        return dict(self._execute("SELECT status, count(*) FROM rollouts GROUP BY status").fetchall())
 
-    def remember(self, key: str, *, digest: bytes, rollout_ids: Sequence[str]) -> None:
-        """Keeps what `recall` gives."""
-        self._execute("INSERT INTO idempotency_keys VALUES (?, ?, ?)", (key, digest, json_list(rollout_ids)))
+    def oldest_queued(self) -> float | None:
+        """The earliest `created_at` of what is queued."""
+        row = self._execute("SELECT min(created_at) FROM rollouts WHERE status = 'queued'").fetchone()
+        return None if row[0] is None else float(row[0])
+
+    def expendable(self, *, finished_before: float, keep_runs: Sequence[str], limit: int) -> list[RolloutRow]:
+        """Terminal rows that finished before and are of none of the runs, in order of completion."""
+        rows = self._execute(
+            "SELECT * FROM rollouts WHERE completion < (SELECT max(completion) FROM rollouts WHERE completion IS NOT"
+            " NULL) AND finished_at < ? AND (run_id IS NULL OR run_id NOT IN (SELECT value FROM json_each(?)))"
+            " ORDER BY completion LIMIT ?",
+            (finished_before, json_list(keep_runs), limit),
+        )
+        return [RolloutRow(*row) for row in rows]
+
+    def remove(self, numbers: Sequence[int]) -> None:
+        """Deletes rows."""
+        self._connection.executemany("DELETE FROM rollouts WHERE number = ?", [(one,) for one in numbers])
 
 
 class SqliteAttempts:
     """Attempts in a table; when the next one is due is an index over it."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
         self._execute = connection.execute
 
     def add(self, row: AttemptRow) -> None:
@@ -152,9 +156,23 @@ class SqliteAttempts:
             (row.status, row.expires_at, row.due_at, row.finished_at, row.output, row.failure, row.number),
         )
 
-    def count(self, number: int, *, spans: int, late: int) -> None:
-        """Writes the counts of spans."""
-        self._execute("UPDATE attempts SET spans = ?, late = ? WHERE number = ?", (spans, late, number))
+    def count(self, number: int, *, spans: int, late: int, size_bytes: int) -> None:
+        """Writes the counts of spans and the sum of their sizes."""
+        self._execute(
+            "UPDATE attempts SET spans = ?, late = ?, size_bytes = ? WHERE number = ?",
+            (spans, late, size_bytes, number),
+        )
+
+    def totals(self) -> tuple[int, int, int]:
+        """How many rows, spans and bytes of spans."""
+        row = self._execute(
+            "SELECT count(*), coalesce(sum(spans), 0), coalesce(sum(size_bytes), 0) FROM attempts"
+        ).fetchone()
+        return int(row[0]), int(row[1]), int(row[2])
+
+    def remove(self, numbers: Sequence[int]) -> None:
+        """Deletes rows."""
+        self._connection.executemany("DELETE FROM attempts WHERE number = ?", [(one,) for one in numbers])
 
     def next_due(self) -> float | None:
         """The earliest `due_at`."""
@@ -165,6 +183,21 @@ class SqliteAttempts:
         """Rows whose `due_at` has come, earliest first."""
         rows = self._execute("SELECT * FROM attempts WHERE due_at <= ? ORDER BY due_at LIMIT ?", (now, limit))
         return [AttemptRow(*row) for row in rows]
+
+
+def rollout_filter(query: RolloutQuery) -> tuple[list[str], list[object]]:
+    """Conditions over the columns of `rollouts`, and their values."""
+    where: list[str] = []
+    values: list[object] = []
+    for column, value in (("run_id", query.run_id), ('"group"', query.group), ("mode", query.mode)):
+        if value is not None:
+            where.append(f"rollouts.{column} = ?")
+            values.append(str(value))
+    for column, members in (("id", query.ids), ("status", query.statuses)):
+        if members is not None:
+            where.append(f"rollouts.{column} IN (SELECT value FROM json_each(?))")  # noqa: S608 - a constant
+            values.append(json_list(members))
+    return where, values
 
 
 def json_list(members: Sequence[str]) -> str:

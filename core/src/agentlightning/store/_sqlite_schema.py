@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from agentlightning.errors import StoreUnavailable
+from agentlightning.store._sqlite_backup import back_up
 
 _V1: Final = """
 CREATE TABLE rollouts (
@@ -53,19 +57,45 @@ CREATE TABLE run_events (number INTEGER PRIMARY KEY, run_id TEXT NOT NULL, body 
 CREATE INDEX run_events_run ON run_events (run_id);
 """
 
-MIGRATIONS: Final = (_V1,)
+_V2: Final = """
+ALTER TABLE attempts ADD COLUMN size_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE spans ADD COLUMN name TEXT NOT NULL DEFAULT '';
+ALTER TABLE spans ADD COLUMN start_ns INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE spans ADD COLUMN blobs BLOB;
+UPDATE spans SET name = agl_span_name(body), start_ns = agl_span_start(body);
+UPDATE attempts SET size_bytes = (
+    SELECT coalesce(sum(length(body)), 0) FROM spans
+    WHERE spans.number > attempts.number << 32 AND spans.number < attempts.number + 1 << 32
+);
+CREATE TABLE blobs (digest BLOB PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE blob_uses (attempt INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (attempt, digest)) WITHOUT ROWID;
+CREATE INDEX blob_uses_digest ON blob_uses (digest);
+CREATE TABLE keys (
+    key TEXT PRIMARY KEY, digest BLOB NOT NULL, ids TEXT NOT NULL, created_at REAL NOT NULL
+);
+INSERT INTO keys SELECT key, digest, rollout_ids, strftime('%s', 'now') FROM idempotency_keys;
+DROP TABLE idempotency_keys;
+CREATE INDEX keys_created ON keys (created_at);
+CREATE INDEX rollouts_status ON rollouts (status);
+"""
+
+MIGRATIONS: Final = (_V1, _V2)
 """Statements that lead from each version to the next; once released, one never changes."""
 
 _LEDGER: Final = "CREATE TABLE agl_migrations (version INTEGER PRIMARY KEY, checksum TEXT NOT NULL)"
 
 
-def migrate(connection: sqlite3.Connection, *, path: str) -> None:
-    """Brings a file's schema up to date, inside the caller's transaction.
+def migrate(connection: sqlite3.Connection, *, path: Path) -> None:
+    """Brings a file's schema up to date, inside the caller's transaction; an older file is copied aside first.
 
     Raises:
         StoreUnavailable: The file is newer than this version, somebody else's, or its schema was tampered with.
     """
-    version = _version(connection, path=path)
+    version = _version(connection, path=str(path))
+    if 0 < version < len(MIGRATIONS):
+        back_up(path, version=version)
+    connection.create_function("agl_span_name", 1, _span_name, deterministic=True)
+    connection.create_function("agl_span_start", 1, _span_start, deterministic=True)
     for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
         for statement in statements.split(";\n"):
             connection.execute(statement)
@@ -94,6 +124,19 @@ def _version(connection: sqlite3.Connection, *, path: str) -> int:
                 " open it with the version that made it, or name another file"
             )
     return len(applied)
+
+
+class _Head(msgspec.Struct):
+    name: str
+    start_ns: int
+
+
+def _span_name(body: bytes) -> str:
+    return msgspec.msgpack.decode(body, type=_Head).name
+
+
+def _span_start(body: bytes) -> int:
+    return msgspec.msgpack.decode(body, type=_Head).start_ns
 
 
 def _checksum(statements: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from agentlightning.store._backed import BackedStore
+from agentlightning.store._limits import Limits
 from agentlightning.store._notifier import Notifier
 from agentlightning.store._sqlite_executor import SqliteExecutor
 from agentlightning.store._sqlite_file import PATIENCE_S, Durability
@@ -31,6 +32,7 @@ class SqliteStore(BackedStore):
         patience_s: float = PATIENCE_S,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[], str] = lambda: secrets.token_hex(8),
+        limits: Limits | None = None,
     ) -> None:
         place = path.absolute()
         notifier = Notifier()
@@ -38,4 +40,4 @@ class SqliteStore(BackedStore):
             place, notifier, durability=durability, patience_s=patience_s, clock=clock, new_id=new_id
         )
         query = "" if durability == "normal" else f"?durability={durability}"
-        super().__init__(f"sqlite:///{place}{query}", executor=executor, notifier=notifier)
+        super().__init__(f"sqlite:///{place}{query}", executor=executor, notifier=notifier, limits=limits)

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from agentlightning.store._executor import SWEEP_INTERVAL_S
+from agentlightning.store._executor import FORGET_INTERVAL_S, SWEEP_INTERVAL_S, forget_keys
 from agentlightning.store._jobs import Job, deliver
 from agentlightning.store._notifier import Notifier
 from agentlightning.store._rollout_operations import sweep
 from agentlightning.store._sqlite_errors import primary_code, unavailable
 from agentlightning.store._sqlite_file import patiently
 from agentlightning.store._sqlite_tables import SqliteTables
-from agentlightning.store._unit import Topic, Unit
+from agentlightning.store._unit import Changes, Unit
 
 _MOST_JOBS: Final = 512  # in one transaction
 _WATCH_INTERVAL_S: Final = 0.012  # while somebody waits: other processes cannot notify
@@ -46,6 +46,7 @@ class Writer:
         self._new_id = new_id
         self._seen = 0
         self._watch_at = 0.0
+        self._forget_at = 0.0
 
     def run(self) -> None:
         """Works until None comes through the queue, then closes the file."""
@@ -93,18 +94,21 @@ class Writer:
             now = self._clock()
             swept = Unit(self._tables, now, self._new_id)
             count = sweep(swept)
-            changed = swept.changed
+            if time.monotonic() >= self._forget_at:
+                forget_keys(swept)
+                self._forget_at = time.monotonic() + FORGET_INTERVAL_S
+            changes = swept.changes
             for job in jobs:
-                changed |= self._run(job, Unit(self._tables, now, self._new_id, count))
+                changes.add(self._run(job, Unit(self._tables, now, self._new_id, count)))
             execute("COMMIT")
         except sqlite3.Error as error:
             if self._connection.in_transaction:
                 execute("ROLLBACK")
             return error
-        self._notifier.notify(changed)
+        self._notifier.notify(changes)
         return None
 
-    def _run(self, job: Job, unit: Unit) -> set[Topic]:
+    def _run(self, job: Job, unit: Unit) -> Changes:
         self._connection.execute("SAVEPOINT job")
         job.error = None
         try:
@@ -113,10 +117,10 @@ class Writer:
             raise  # the medium failed: nothing of the transaction is kept
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever asked
             job.error = error
-            unit.changed.clear()
+            unit.changes.clear()
             self._connection.execute("ROLLBACK TO job")
         self._connection.execute("RELEASE job")
-        return unit.changed
+        return unit.changes
 
     def _watch(self) -> None:
         """Looks for what other processes did, and for attempts that are overdue."""
@@ -127,7 +131,7 @@ class Writer:
             seen, due_at = self._seen, None
         if seen != self._seen:
             self._seen = seen
-            self._notifier.notify(Topic)
+            self._notifier.notify_all()
         if due_at is not None and due_at <= self._clock():
             self._transact(())
         interval_s = _WATCH_INTERVAL_S if self._notifier.has_waiters() else SWEEP_INTERVAL_S

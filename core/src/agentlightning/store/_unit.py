@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TypeAlias, TypeVar
 
 from agentlightning.store._tables import Tables
@@ -12,11 +12,30 @@ from agentlightning.store._tables import Tables
 Result = TypeVar("Result")
 
 
-class Topic(StrEnum):
-    """What can be waited for."""
+@dataclass(slots=True)
+class Changes:
+    """What others wait for.
 
-    QUEUED = "queued"
-    COMPLETED = "completed"
+    Attributes:
+        queued: How many rollouts came into the queue, by run (None for those of none).
+        completed: Rollouts became terminal.
+    """
+
+    queued: Counter[str | None] = field(default_factory=Counter)
+    completed: bool = False
+
+    def __bool__(self) -> bool:
+        return self.completed or bool(self.queued)
+
+    def add(self, other: Changes) -> None:
+        """Takes in what another operation changed."""
+        self.queued.update(other.queued)
+        self.completed = self.completed or other.completed
+
+    def clear(self) -> None:
+        """Forgets all: it was rolled back."""
+        self.queued.clear()
+        self.completed = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +46,14 @@ class Unit:
         now: The store's time, read once.
         new_id: Makes a random id.
         swept: How many overdue attempts were ended just before.
-        changed: Topics to notify of when the work is committed.
+        changes: Whom to notify when the work is committed.
     """
 
     tables: Tables
     now: float
     new_id: Callable[[], str]
     swept: int = 0
-    changed: set[Topic] = field(default_factory=set)
+    changes: Changes = field(default_factory=Changes)
 
 
 Operation: TypeAlias = Callable[[Unit], Result]

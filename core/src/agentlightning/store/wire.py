@@ -9,6 +9,7 @@ of the error in `agentlightning.errors` that the client raises again.
 from __future__ import annotations
 
 import inspect
+import types
 import typing
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -166,9 +167,9 @@ def _concrete(hint: object) -> object:
     """A type that can be decoded: tuples for sequences, dicts for mappings."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Sequence:
-        return tuple[_concrete(arguments[0]), ...]  # type: ignore[misc]
+        return types.GenericAlias(tuple, (_concrete(arguments[0]), ...))
     if origin is Mapping:
-        return dict[arguments[0], _concrete(arguments[1])]  # type: ignore[misc,index]
+        return types.GenericAlias(dict, (arguments[0], _concrete(arguments[1])))
     if origin is typing.Union or type(hint).__name__ == "UnionType":
         return typing.Union[tuple(_concrete(one) for one in arguments)]  # noqa: UP007 - built at run time
     return hint

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from agentlightning.store import Store
+from agentlightning.store import Limits, Store
 from agentlightning.testing._manual_clock import ManualClock
 from agentlightning.types import (
     Failure,
@@ -34,6 +34,11 @@ class StoreCase:
             clock: Its only clock for leases, deadlines and timestamps.
         """
         raise NotImplementedError("a store contract needs `make_store(self, folder, *, clock)`")
+
+    def make_limited_store(self, folder: Path, *, clock: ManualClock, limits: Limits) -> Store:
+        """The same with limits that are small; a backend whose limits cannot be set leaves this out."""
+        del folder, clock, limits
+        pytest.skip("the limits of this store cannot be set")
 
     @pytest.fixture
     def clock(self) -> ManualClock:

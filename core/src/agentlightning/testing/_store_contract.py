@@ -5,7 +5,8 @@ from __future__ import annotations
 from agentlightning.testing._store_lifecycle_contract import LifecycleContract
 from agentlightning.testing._store_log_contract import ResourceContract, SpanContract
 from agentlightning.testing._store_queue_contract import QueueContract
-from agentlightning.testing._store_run_contract import RunContract, WholeContract
+from agentlightning.testing._store_run_contract import RunContract
+from agentlightning.testing._store_whole_contract import WholeContract
 
 
 class StoreContract(

@@ -177,6 +177,23 @@ class SpanContract(StoreCase):
         assert await found(SpanQuery(operations=("execute_tool",))) == [2]
         assert await found(SpanQuery(agent="writer")) == [1, 3]
 
+    async def test_spans_are_found_by_name_and_time(self, store: Store) -> None:
+        lease = await leased(store)
+        await store.spans.append([span(lease, number) for number in range(1, 6)])
+        query = SpanQuery(names=("span 2", "span 3", "span 5"), since_ns=3, until_ns=5)
+        found = (await store.spans.page(query)).items
+        assert [one.name for one in found] == ["span 3"]
+        assert await store.spans.count(query) == 1
+
+    async def test_a_span_with_large_attributes_comes_back_as_it_was(self, store: Store) -> None:
+        lease = await leased(store)
+        text = "x" * 30_000
+        spans = [span(lease, number, small=1, text=text, table=[[number] * 9000]) for number in (1, 2)]
+        await store.spans.append(spans)
+        found = (await store.spans.page(SpanQuery())).items
+        assert [one.attributes for one in found] == [one.attributes for one in spans]
+        assert [list(one.attributes) for one in found] == [list(one.attributes) for one in spans]
+
     async def test_count_leaves_late_spans_out_unless_asked(self, store: Store) -> None:
         lease = await leased(store)
         await store.spans.append([span(lease, 1)])
@@ -249,6 +266,14 @@ class ResourceContract(StoreCase):
         with pytest.raises(Conflict, match="None"):
             await store.resources.publish({})
         assert len(await store.resources.list()) == 2
+
+    async def test_a_set_published_again_under_its_key_is_there_once(self, store: Store) -> None:
+        prompt = PromptTemplate(template="hi")
+        first = await store.resources.publish({"p": prompt}, idempotency_key="k")
+        assert await store.resources.publish({"p": prompt}, idempotency_key="k") == first
+        assert len(await store.resources.list()) == 1
+        with pytest.raises(Conflict, match="'k'"):
+            await store.resources.publish({"q": prompt}, idempotency_key="k")
 
     async def test_an_unknown_parent_is_not_found(self, store: Store) -> None:
         with pytest.raises(NotFound, match="nowhere"):

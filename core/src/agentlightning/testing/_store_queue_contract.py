@@ -142,6 +142,37 @@ class QueueContract(StoreCase):
     async def test_a_waiting_lease_gives_up_when_its_time_is_up(self, store: Store) -> None:
         assert await store.rollouts.lease("worker", wait_s=0.01) == []
 
+    async def test_a_lease_repeated_under_its_key_gives_the_same_leases(self, store: Store) -> None:
+        await store.rollouts.enqueue(requests(3))
+        first = await store.rollouts.lease("worker", limit=2, idempotency_key="k")
+        again = await store.rollouts.lease("worker", limit=2, idempotency_key="k")
+        assert [one.attempt.id for one in again] == [one.attempt.id for one in first]
+        assert len(await store.rollouts.lease("worker", limit=9)) == 1
+        with pytest.raises(Conflict, match="'k'"):
+            await store.rollouts.lease("worker", limit=1, idempotency_key="k")
+
+    async def test_a_lease_that_found_nothing_can_be_repeated_under_its_key(self, store: Store) -> None:
+        assert await store.rollouts.lease("worker", idempotency_key="k") == []
+        await store.rollouts.enqueue(requests(1))
+        assert len(await store.rollouts.lease("worker", idempotency_key="k")) == 1
+
+    async def test_each_waiting_worker_gets_one_of_the_rollouts_that_come(self, store: Store) -> None:
+        waiting = [asyncio.create_task(store.rollouts.lease(f"w{n}", wait_s=20.0)) for n in range(4)]
+        await asyncio.sleep(0)
+        await store.rollouts.enqueue(requests(2))
+        await store.rollouts.enqueue(requests(2))
+        leases = [lease for found in await asyncio.gather(*waiting) for lease in found]
+        assert len({lease.rollout.id for lease in leases}) == 4
+
+    async def test_a_worker_waits_for_its_run_only(self, store: Store) -> None:
+        waiting = asyncio.create_task(store.rollouts.lease("mine", wait_s=20.0, run_id="b"))
+        other = asyncio.create_task(store.rollouts.lease("any", wait_s=20.0))
+        await asyncio.sleep(0)
+        await store.rollouts.enqueue(requests(1, run_id="a"))
+        assert [one.rollout.run_id for one in await other] == ["a"]
+        await store.rollouts.enqueue(requests(1, run_id="b"))
+        assert [one.rollout.run_id for one in await waiting] == ["b"]
+
     async def test_many_workers_never_share_a_rollout(self, store: Store) -> None:
         await store.rollouts.enqueue(requests(60))
 
@@ -239,6 +270,24 @@ class QueueContract(StoreCase):
         for lease in leases:
             await store.rollouts.finish(lease.attempt.id, token=lease.attempt.token)
         assert [rollout.id for rollout in await asyncio.wait_for(waiting, SOON_S)] == ids
+
+    async def test_wait_for_a_group_or_a_run_waits_for_all_of_it(self, store: Store) -> None:
+        await store.rollouts.enqueue([*requests(2, group="g", run_id="r"), *requests(1, run_id="r")])
+        leases = await store.rollouts.lease("worker", limit=3)
+        for lease in leases[:2]:
+            await store.rollouts.finish(lease.attempt.id, token=lease.attempt.token)
+        ids = [lease.rollout.id for lease in leases]
+        assert [one.id for one in await store.rollouts.wait(group="g", timeout_s=20.0)] == ids[:2]
+        assert [one.id for one in await store.rollouts.wait(run_id="r", timeout_s=0.0)] == ids[:2]
+        waiting = asyncio.create_task(store.rollouts.wait(run_id="r", timeout_s=20.0))
+        await asyncio.sleep(0)
+        await store.rollouts.finish(leases[2].attempt.id, token=leases[2].attempt.token)
+        assert [one.id for one in await waiting] == ids
+
+    async def test_wait_needs_exactly_one_thing_to_wait_for(self, store: Store) -> None:
+        for which in ({}, {"group": "g", "run_id": "r"}):
+            with pytest.raises(ValueError, match="exactly one"):
+                await store.rollouts.wait(**which, timeout_s=0.0)
 
     async def test_waiting_for_an_unknown_rollout_is_refused(self, store: Store) -> None:
         with pytest.raises(NotFound, match="nowhere"):

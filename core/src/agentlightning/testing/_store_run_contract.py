@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 
-from agentlightning.errors import Conflict, IllegalTransition, LeaseLost, NotFound, StoreUnavailable
+from agentlightning.errors import Conflict, IllegalTransition, LeaseLost, NotFound
 from agentlightning.store import Store
 from agentlightning.testing._manual_clock import ManualClock
-from agentlightning.testing._store_case import StoreCase, requests
+from agentlightning.testing._store_case import StoreCase
 from agentlightning.types import Checkpoint, MetricPoint, Run, RunEvent, RunKind, RunStatus
 
 
@@ -25,7 +24,21 @@ class RunContract(StoreCase):
     async def test_a_taken_run_id_is_refused(self, store: Store) -> None:
         await store.runs.create(job("r"))
         with pytest.raises(Conflict, match="'r'"):
-            await store.runs.create(job("r"))
+            await store.runs.create(job("r", config={"lr": 0.1}))
+
+    async def test_creating_the_same_run_again_changes_nothing(self, store: Store) -> None:
+        first = await store.runs.create(job("r", owner="one"))
+        assert await store.runs.create(job("r", owner="one")) == first
+        assert len(await store.runs.list()) == 1
+
+    async def test_events_logged_again_under_the_same_key_are_there_once(self, store: Store) -> None:
+        await store.runs.create(job("r"))
+        event = RunEvent(kind="note", message="once", time=0.0)
+        for _ in range(2):
+            await store.runs.log("r", events=[event], idempotency_key="k")
+        assert await store.runs.events("r") == [event]
+        with pytest.raises(Conflict, match="'k'"):
+            await store.runs.log("r", idempotency_key="k")
 
     async def test_runs_are_listed_newest_first(self, store: Store) -> None:
         for name in "abc":
@@ -134,20 +147,6 @@ class RunContract(StoreCase):
         ):
             with pytest.raises(NotFound, match="nowhere"):
                 await call
-
-
-class WholeContract(StoreCase):
-    """The store is opened and closed as one."""
-
-    async def test_a_store_that_is_not_open_says_so(self, tmp_path: Path, clock: ManualClock) -> None:
-        store = self.make_store(tmp_path, clock=clock)
-        with pytest.raises(StoreUnavailable, match="async with"):
-            await store.rollouts.list()
-
-    async def test_a_store_entered_twice_stays_open_until_the_last_exit(self, store: Store) -> None:
-        async with store:
-            await store.rollouts.enqueue(requests(1))
-        assert len((await store.rollouts.list()).items) == 1
 
 
 def job(run_id: str, *, owner: str | None = None, config: dict[str, object] | None = None) -> Run:

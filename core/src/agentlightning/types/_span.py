@@ -31,6 +31,7 @@ class SpanSource(StrEnum):
     EMIT = "emit"
     RUNNER = "runner"
     OTLP = "otlp"
+    STORE = "store"
 
 
 def pack_ints(values: Iterable[int]) -> bytes:
@@ -127,7 +128,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
         trace_id: 32 hex digits.
         operation: OTel GenAI operation (`chat`, `execute_tool`, `invoke_agent`, …) or one of ours
             (`agl.rollout`, `agl.state`, `agl.action`, `agl.message`, `agl.object`, `agl.reward`, `agl.operation`,
-            `agl.decision`).
+            `agl.decision`, `agl.truncated`).
         agent: Name of the agent that did it, if known.
         start_ns: Start in nanoseconds since the epoch.
         end_ns: End in nanoseconds since the epoch.
