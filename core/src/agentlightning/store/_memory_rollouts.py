@@ -99,6 +99,10 @@ class MemoryRollouts:
         """How many rows by status."""
         return Counter(row.status for row in self._rows.values())
 
+    def queue_length(self) -> int:
+        """How many rows are queued."""
+        return self.counts()[RolloutStatus.QUEUED.value]
+
     def oldest_queued(self) -> float | None:
         """The earliest `created_at` of what is queued."""
         queued = (row.created_at for row in self._rows.values() if row.status == RolloutStatus.QUEUED)

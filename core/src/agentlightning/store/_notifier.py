@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 from agentlightning.store._unit import Changes
@@ -82,7 +81,7 @@ class Notifier:
             pass
         except asyncio.CancelledError:
             if topic is Topic.QUEUED and future.done() and not future.cancelled():
-                self._feed(Counter({future.result(): 1}))
+                self._feed({future.result(): 1})
             raise
         finally:
             with self._lock:
@@ -96,17 +95,18 @@ class Notifier:
         for future in woken:
             _wake(future)
 
-    def _feed(self, queued: Counter[str | None]) -> None:
-        left = Counter(queued)
+    def _feed(self, queued: Mapping[str | None, int]) -> None:
+        left = dict(queued)
         woken: list[tuple[_Woken, str | None]] = []
         with self._lock:
             self._changes[Topic.QUEUED] += 1
             for future, wanted in list(self._hungry.items()):
                 run_id = next(iter(left)) if wanted is None else wanted
-                if not left[run_id]:
+                if run_id not in left:
                     continue
                 left[run_id] -= 1
-                left = +left
+                if not left[run_id]:
+                    del left[run_id]
                 del self._hungry[future]
                 woken.append((future, run_id))
                 if not left:
@@ -119,7 +119,7 @@ def _wake(
     future: _Woken,
     run_id: str | None = None,
     *,
-    otherwise: Callable[[Counter[str | None]], None] | None = None,
+    otherwise: Callable[[Mapping[str | None, int]], None] | None = None,
 ) -> None:
     """Resolves a future in its loop; if nobody waits for it any more, its work is offered to others."""
     loop = future.get_loop()
@@ -128,7 +128,7 @@ def _wake(
         if not future.done():
             future.set_result(run_id)
         elif otherwise is not None:
-            otherwise(Counter({run_id: 1}))
+            otherwise({run_id: 1})
 
     try:
         loop.call_soon_threadsafe(wake)
@@ -136,4 +136,4 @@ def _wake(
         if not loop.is_closed():
             raise
         if otherwise is not None:
-            otherwise(Counter({run_id: 1}))
+            otherwise({run_id: 1})

@@ -43,7 +43,8 @@ def enqueue(unit: Unit, rows: Sequence[RolloutRow], *, key: str | None, digest: 
     table.add(rows)
     if key is not None:
         unit.tables.keys.remember(key, digest=digest, ids=ids, now=unit.now)
-    unit.changes.queued.update(row.run_id for row in rows)
+    for row in rows:
+        unit.changes.queue(row.run_id)
     return rows
 
 
@@ -255,7 +256,7 @@ def _requeue(unit: Unit, rollout: RolloutRow) -> RolloutRow:
     lifecycle.check_rollout_move(RolloutStatus(rollout.status), RolloutStatus.QUEUED)
     queued = msgspec.structs.replace(rollout, status=RolloutStatus.QUEUED.value, resources=rollout.pinned)
     unit.tables.rollouts.save(queued)
-    unit.changes.queued[rollout.run_id] += 1
+    unit.changes.queue(rollout.run_id)
     return queued
 
 

@@ -204,8 +204,7 @@ class Rollouts:
     async def _make_room(self, count: int) -> None:
         """Lets so many more into the queue, unless it is full. It is counted anew when its room seems used up."""
         if self._room < count:
-            counts = await self._executor.read(lambda unit: unit.tables.rollouts.counts())
-            queued = counts.get(RolloutStatus.QUEUED, 0)
+            queued = await self._executor.read(lambda unit: unit.tables.rollouts.queue_length())
             self._room = self._limits.queued - queued
             if self._room < count:
                 raise LimitExceeded(

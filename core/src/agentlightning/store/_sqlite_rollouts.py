@@ -100,6 +100,10 @@ class SqliteRollouts:
         """How many rows by status."""
         return dict(self._execute("SELECT status, count(*) FROM rollouts GROUP BY status").fetchall())
 
+    def queue_length(self) -> int:
+        """How many rows are queued."""
+        return int(self._execute("SELECT count(*) FROM rollouts WHERE status = 'queued'").fetchone()[0])
+
     def oldest_queued(self) -> float | None:
         """The earliest `created_at` of what is queued."""
         row = self._execute("SELECT min(created_at) FROM rollouts WHERE status = 'queued'").fetchone()

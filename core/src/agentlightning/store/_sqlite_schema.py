@@ -76,7 +76,6 @@ CREATE TABLE keys (
 INSERT INTO keys SELECT key, digest, rollout_ids, strftime('%s', 'now') FROM idempotency_keys;
 DROP TABLE idempotency_keys;
 CREATE INDEX keys_created ON keys (created_at);
-CREATE INDEX rollouts_status ON rollouts (status);
 """
 
 MIGRATIONS: Final = (_V1, _V2)

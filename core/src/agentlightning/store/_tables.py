@@ -64,6 +64,10 @@ class RolloutTable(Protocol):
         """How many rows by status; statuses without any may be missing."""
         ...
 
+    def queue_length(self) -> int:
+        """How many rows are queued. The cost does not depend on what is not queued."""
+        ...
+
     def oldest_queued(self) -> float | None:
         """The earliest `created_at` of what is queued."""
         ...

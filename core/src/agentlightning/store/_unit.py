@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
@@ -21,15 +20,20 @@ class Changes:
         completed: Rollouts became terminal.
     """
 
-    queued: Counter[str | None] = field(default_factory=Counter)
+    queued: dict[str | None, int] = field(default_factory=dict)
     completed: bool = False
 
     def __bool__(self) -> bool:
         return self.completed or bool(self.queued)
 
+    def queue(self, run_id: str | None) -> None:
+        """One more rollout came into the queue."""
+        self.queued[run_id] = self.queued.get(run_id, 0) + 1
+
     def add(self, other: Changes) -> None:
         """Takes in what another operation changed."""
-        self.queued.update(other.queued)
+        for run_id, count in other.queued.items():
+            self.queued[run_id] = self.queued.get(run_id, 0) + count
         self.completed = self.completed or other.completed
 
     def clear(self) -> None:

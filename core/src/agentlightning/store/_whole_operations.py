@@ -109,7 +109,7 @@ def load_rollout(unit: Unit, row: RolloutRow) -> bool:
         row = msgspec.structs.replace(row, completion=unit.tables.rollouts.last_completion() + 1)
         unit.changes.completed = True
     elif row.status == RolloutStatus.QUEUED:
-        unit.changes.queued[row.run_id] += 1
+        unit.changes.queue(row.run_id)
     unit.tables.rollouts.add([row])
     return True
 
