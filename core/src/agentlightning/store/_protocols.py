@@ -140,7 +140,7 @@ class RolloutStore(Protocol):
 
         First in, first out within one priority; waits up to `wait_s` for the first, woken by notification.
         Pins the live (or, by weight, canary) resource set on rollouts that pin none. Repeating the call with the
-        same key returns the leases that it took before, as they are now, and takes none.
+        same key returns those of the leases it took before that still hold, and takes others only if none does.
 
         Raises:
             Conflict: The key came before with another worker, limit or run.

@@ -59,10 +59,11 @@ def lease(
     digest: bytes,
 ) -> list[tuple[RolloutRow, AttemptRow]]:
     """Takes queued rollouts and creates their attempts, or finds those that the same key took before."""
-    known = recalled(unit, key, digest)
-    if known is not None:
-        attempts = [_attempt(unit, attempt_id) for attempt_id in known]
-        return [(_rollout(unit, attempt.rollout_id), attempt) for attempt in attempts]
+    known = recalled(unit, key, digest) or ()
+    attempts = [_attempt(unit, attempt_id) for attempt_id in known]
+    held = [one for one in attempts if not lifecycle.attempt_ended(AttemptStatus(one.status))]
+    if held:
+        return [(_rollout(unit, attempt.rollout_id), attempt) for attempt in held]
     rows = unit.tables.rollouts.queued(limit=limit, run_id=run_id)
     if not rows:
         return []

@@ -133,7 +133,7 @@ class SqliteKeys:
 
     def remember(self, key: str, *, digest: bytes, ids: Sequence[str], now: float) -> None:
         """Keeps what `recall` gives."""
-        self._execute("INSERT INTO keys VALUES (?, ?, ?, ?)", (key, digest, json_list(ids), now))
+        self._execute("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?)", (key, digest, json_list(ids), now))
 
     def forget(self, before: float) -> None:
         """Deletes what was remembered before a time."""

@@ -89,7 +89,7 @@ class KeyTable(Protocol):
         ...
 
     def remember(self, key: str, *, digest: bytes, ids: Sequence[str], now: float) -> None:
-        """Keeps what `recall` gives."""
+        """Keeps what `recall` gives from now on."""
         ...
 
     def forget(self, before: float) -> None:

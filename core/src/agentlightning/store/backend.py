@@ -1,8 +1,9 @@
-"""For authors of store backends: tables over a medium, an executor that runs operations, and the rest is shared.
+"""What a plugin needs to bring a store backend of its own: the tables to implement, and all that runs on them.
 
-A backend implements `Tables` over its medium and an `Executor` that runs each operation in a transaction that begins
-with `sweep`; `BackedStore` over it has the semantics of every other, and `agentlightning.testing.StoreContract` tells
-whether it is so.
+A backend implements `Tables` over its medium and an `Executor` that runs operations in transactions; `BackedStore`
+makes a store of both. Everything that means something (leases, retries, fencing, versions) is in the operations
+that the executor is given, and is the same for every backend. `sweep` and `forget_keys` are the two operations that
+an executor runs by itself.
 """
 
 from agentlightning.store._backed import BackedStore
@@ -13,7 +14,7 @@ from agentlightning.store._executor import (
     forget_keys,
 )
 from agentlightning.store._jobs import Job, deliver
-from agentlightning.store._notifier import Notifier, Topic
+from agentlightning.store._notifier import Notifier
 from agentlightning.store._rollout_operations import sweep
 from agentlightning.store._rows import (
     SEQUENCE_BITS,
@@ -67,7 +68,6 @@ __all__ = [
     "SpanRow",
     "SpanTable",
     "Tables",
-    "Topic",
     "Unit",
     "deliver",
     "forget_keys",

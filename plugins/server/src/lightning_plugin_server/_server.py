@@ -1,0 +1,91 @@
+"""The application on a port: bound early, drained late."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from agentlightning.errors import ServerError
+from lightning_plugin_server._app import ServerApp
+
+_BACKLOG = 2048
+_GRACE_S = 10
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ServerError: The address cannot be bound; the message says how to choose another.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio turns Nagle's algorithm off only on sockets that name TCP; left on, it costs each answer 40 ms
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        taken = error.errno == errno.EADDRINUSE
+        reason = "the port is taken" if taken else error.strerror
+        raise ServerError(
+            f"cannot listen on {host}:{port}: {reason}; choose another with --port, or 0 for a free one"
+        ) from error
+    return listener
+
+
+class Serving(uvicorn.Server):
+    """Serves an application until it is told to stop; then long polls end, and what is in flight is answered."""
+
+    def __init__(self, app: ServerApp) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                loop="none",
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,
+                backlog=_BACKLOG,
+                timeout_keep_alive=120,
+                timeout_graceful_shutdown=_GRACE_S,
+                h11_max_incomplete_event_size=64 * 2**10,
+            )
+        )
+        self._app = app
+        self.signal: int | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves signals to `stop_on_signals`."""
+        yield
+
+    async def main_loop(self) -> None:
+        """Waits until it is told to stop; what uvicorn would do meanwhile is for settings that are off here."""
+        await self._app.closing.wait()
+
+    def stop(self, signum: int | None = None) -> None:
+        """Begins to stop; a second time, does not wait for what is in flight."""
+        if self.should_exit:
+            self.force_exit = True
+        self.signal = self.signal or signum
+        self._app.closing.set()
+        self.should_exit = True
+
+    def stop_on_signals(self) -> None:
+        """Lets Ctrl-C and SIGTERM begin to stop it."""
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signum, self.stop, signum)

@@ -1,0 +1,9 @@
+"""The store behind a server: `http(s)://` URLs.
+
+`_store.py` puts the parts together, `_parts.py` has one method per route, `_transport.py` delivers calls whatever
+happens on the way, `_spool.py` keeps on disk what cannot be delivered, `_replay.py` brings it later.
+"""
+
+from lightning_plugin_server.client._store import HttpStore
+
+__all__ = ["HttpStore"]
