@@ -41,7 +41,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     concurrency: int = 32
     timeout_s: float | None = None
-    max_attempts: int = 1
+    max_attempts: int = 3
     port: int = 0
     directory: str | None = None
 

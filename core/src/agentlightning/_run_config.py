@@ -92,5 +92,5 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     concurrency: Annotated[int, msgspec.Meta(ge=1)] = 32
     timeout_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
-    max_attempts: Annotated[int, msgspec.Meta(ge=1)] = 1
+    max_attempts: Annotated[int, msgspec.Meta(ge=1)] = 3
     directory: str | None = None

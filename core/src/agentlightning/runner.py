@@ -14,11 +14,21 @@ import msgspec
 
 from agentlightning._execution import Execution, Grader, grade
 from agentlightning.capture import Endpoint, Exporter, RolloutContext
-from agentlightning.errors import AglError, InvalidReward, LeaseLost, StoreError
+from agentlightning.errors import AglError, InvalidReward, LeaseLost, StoreError, StoreUnavailable
 from agentlightning.gateway import AttemptGrant, Gateway
 from agentlightning.observer import Observers, RolloutFinished
 from agentlightning.store import Store
-from agentlightning.types import Failure, FailureClass, Json, Lease, Resource, RewardSource, reward_span
+from agentlightning.types import (
+    Attempt,
+    Failure,
+    FailureClass,
+    Json,
+    Lease,
+    Resource,
+    RewardSource,
+    Rollout,
+    reward_span,
+)
 
 __all__ = ["Grader", "InProcessLauncher", "Launcher", "Runner", "RunnerConfig"]
 
@@ -96,26 +106,70 @@ class Runner:
         self._config = config
         self._worker = f"runner-{secrets.token_hex(4)}"
         self._active: dict[asyncio.Task[None], Lease] = {}
+        self._leasing: asyncio.Task[list[Lease]] | None = None
+        self._draining = False
+
+    @property
+    def active(self) -> int:
+        """Rollouts that are being executed."""
+        return len(self._active)
 
     async def serve(self, *, run_id: str | None = None) -> None:
-        """Leases and executes until cancelled; what is running then is cancelled too."""
+        """Leases and executes until cancelled or drained; when cancelled, what is running is cancelled too."""
         heartbeats = asyncio.create_task(self._heartbeats())
         try:
-            while True:
+            while not self._draining:
                 free = self._config.concurrency - len(self._active)
                 if free == 0:
                     await asyncio.wait(self._active, return_when=asyncio.FIRST_COMPLETED)
                     continue
-                for lease in await self._lease(free, run_id):
+                for lease in await self._next(free, run_id):
                     task = asyncio.create_task(self._run(lease), name=f"rollout-{lease.rollout.id}")
                     self._active[task] = lease
                     task.add_done_callback(self._active.pop)
+            if self._active:
+                await asyncio.wait(self._active)
         finally:
             tasks = [heartbeats, *self._active]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._execution.close()
+
+    async def drain(self, *, grace_s: float) -> None:
+        """Takes no more work, lets what is running end, and hands back what is not done in time.
+
+        `serve` returns afterwards. Work that is handed back failed as infrastructure: another worker tries it again.
+
+        Args:
+            grace_s: How long what is running may take to end, in seconds.
+        """
+        self._draining = True
+        if self._leasing is not None:
+            self._leasing.cancel()
+        if self._active:
+            await asyncio.wait(self._active, timeout=grace_s)
+        left = dict(self._active)
+        for task in left:
+            task.cancel("the worker stops")
+        await asyncio.gather(*left, return_exceptions=True)
+        stopped = Failure(kind=FailureClass.INFRASTRUCTURE, message=f"worker {self._worker!r} was stopped")
+        for lease in left.values():
+            try:
+                await self._finish(lease, failure=stopped)
+            except AglError as error:
+                _log.info("attempt %s could not be handed back: %s", lease.attempt.id, error)
+
+    async def _next(self, limit: int, run_id: str | None) -> list[Lease]:
+        """More work; none once the runner is draining."""
+        self._leasing = asyncio.create_task(self._lease(limit, run_id))
+        try:
+            return await self._leasing
+        except asyncio.CancelledError:
+            if self._draining and self._leasing.cancelled():
+                return []
+            self._leasing.cancel()
+            raise
 
     async def _lease(self, limit: int, run_id: str | None) -> list[Lease]:
         try:
@@ -130,8 +184,8 @@ class Runner:
     async def _heartbeats(self) -> None:
         while True:
             await asyncio.sleep(self._config.lease_ttl_s / 3)
-            for task, lease in list(self._active.items()):
-                await self._heartbeat(task, lease)
+            beats = [self._heartbeat(task, lease) for task, lease in self._active.items()]
+            await asyncio.gather(*beats)
 
     async def _heartbeat(self, task: asyncio.Task[None], lease: Lease) -> None:
         attempt = lease.attempt
@@ -170,7 +224,7 @@ class Runner:
         rewards: Mapping[str, float] = {}
         failure: Failure | None = None
         try:
-            async with asyncio.timeout(_time_left(attempt.deadline_at)):
+            async with asyncio.timeout(_time_left(attempt)):
                 output = await self._execution.call(rollout.task, context=context)
                 rewards = await grade(self._graders, task=rollout.task, output=output)
         except TimeoutError as error:
@@ -243,14 +297,27 @@ class Runner:
         if self._gateway is not None:
             await self._gateway.release(attempt.id)
         await self._exporter.flush(attempt.id)
-        rollout = await self._store.rollouts.finish(
-            attempt.id, token=attempt.token, output=_plain(output), failure=failure
-        )
+        rollout = await self._finished(attempt, output=_plain(output), failure=failure)
         self._observers.notify(RolloutFinished(rollout=rollout, rewards=rewards or {}))
 
+    async def _finished(self, attempt: Attempt, *, output: Json, failure: Failure | None) -> Rollout:
+        """Ends an attempt, trying again for as long as its lease may hold: its heartbeats go on meanwhile."""
+        until = time.monotonic() + self._config.lease_ttl_s
+        while True:
+            try:
+                return await self._store.rollouts.finish(
+                    attempt.id, token=attempt.token, output=output, failure=failure
+                )
+            except StoreUnavailable as error:
+                if time.monotonic() >= until:
+                    raise
+                _log.warning("attempt %s cannot be finished yet: %s", attempt.id, error)
+                await asyncio.sleep(min(1.0, self._config.lease_ttl_s / 10))
 
-def _time_left(deadline_at: float | None) -> float | None:
-    return None if deadline_at is None else max(0.0, deadline_at - time.time())
+
+def _time_left(attempt: Attempt) -> float | None:
+    """Seconds until the deadline, which is by the store's clock: this machine's may differ."""
+    return None if attempt.deadline_at is None else max(0.0, attempt.deadline_at - attempt.leased_at)
 
 
 def _failure(error: BaseException, kind: FailureClass, message: str) -> Failure:

@@ -110,7 +110,7 @@ class Trainer:
         seed: int = 0,
         concurrency: int = 32,
         timeout_s: float | None = None,
-        max_attempts: int = 1,
+        max_attempts: int = 3,
         port: int = 0,
         directory: str | Path | None = None,
         plugins: Plugins | None = None,

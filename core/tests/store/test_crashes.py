@@ -76,6 +76,10 @@ async def test_every_lease_of_a_killed_worker_is_free_again(tmp_path: Path) -> N
     url = f"sqlite:///{tmp_path / 'store.db'}"
     await asyncio.to_thread(write_until_killed, url, "writer", lines=50)
     async with open_store(url) as store:
-        running = await store.rollouts.list(RolloutQuery(statuses=(RolloutStatus.RUNNING,)))
-        ids = [rollout.id for rollout in running.items]
-        assert [rollout.id for rollout in await store.rollouts.wait(ids, timeout_s=30.0)] == ids
+        query = RolloutQuery(statuses=(RolloutStatus.RUNNING,))
+        running = {rollout.id for rollout in (await store.rollouts.list(query)).items}
+        taken: set[str] = set()
+        while not running <= taken:
+            leases = await store.rollouts.lease("heir", limit=1000, wait_s=30.0)
+            assert leases
+            taken |= {lease.rollout.id for lease in leases}

@@ -68,8 +68,10 @@ def failure(kind: FailureClass = FailureClass.AGENT_ERROR) -> Failure:
 
 
 async def leased(store: Store, *, ttl_s: float = 30.0, request: RolloutRequest | None = None) -> Lease:
-    """Enqueues one rollout and leases it."""
-    await store.rollouts.enqueue([request or RolloutRequest(task="work")])
+    """Enqueues one rollout, which is tried once unless the request says otherwise, and leases it."""
+    await store.rollouts.enqueue(
+        [request or RolloutRequest(task="work", config=RolloutConfig(max_attempts=1))]
+    )
     (lease,) = await store.rollouts.lease("worker", ttl_s=ttl_s)
     return lease
 

@@ -216,6 +216,12 @@ class LifecycleContract(StoreCase):
         (rollout,) = await asyncio.wait_for(waiting, SOON_S)
         assert rollout.status is RolloutStatus.FAILED
 
+    async def test_by_default_lost_work_is_leased_again(self, store: Store, clock: ManualClock) -> None:
+        lease = await leased(store, ttl_s=10.0, request=RolloutRequest(task=0))
+        clock.advance(11.0)
+        (again,) = await store.rollouts.lease("other")
+        assert (again.rollout.id, again.attempt.sequence) == (lease.rollout.id, 2)
+
     async def test_a_waiting_worker_gets_the_work_of_a_dead_one(
         self, store: Store, clock: ManualClock
     ) -> None:

@@ -71,11 +71,12 @@ class RolloutConfig(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         timeout_s: Longest duration of one attempt in seconds; None is unlimited.
         max_attempts: Most attempts, retries included; at least 1.
-        retry_on: Failure classes that are tried again while attempts are left.
+        retry_on: Failure classes that are tried again while attempts are left: by default those that are no fault of
+            the agent's.
     """
 
     timeout_s: float | None = None
-    max_attempts: int = 1
+    max_attempts: int = 3
     retry_on: tuple[FailureClass, ...] = (FailureClass.LOST, FailureClass.INFRASTRUCTURE)
 
 
