@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from agentlightning.testing._adapter_contract import AdapterContract
     from agentlightning.testing._algorithm_contract import AlgorithmContract
     from agentlightning.testing._episode_builder import EpisodeBuilder
+    from agentlightning.testing._fault_proxy import FaultProxy, Faults
     from agentlightning.testing._manual_clock import ManualClock
     from agentlightning.testing._scripted_answer import (
         ScriptedAnswer,
@@ -26,6 +27,8 @@ __all__ = [
     "AdapterContract",
     "AlgorithmContract",
     "EpisodeBuilder",
+    "FaultProxy",
+    "Faults",
     "InMemoryEngine",
     "InMemoryLearner",
     "InMemoryTrainingContext",
@@ -45,6 +48,8 @@ _MODULES = {
     "AlgorithmContract": "_algorithm_contract",
     "StageContract": "_stage_contract",
     "EpisodeBuilder": "_episode_builder",
+    "FaultProxy": "_fault_proxy",
+    "Faults": "_fault_proxy",
     "InMemoryEngine": "_training",
     "InMemoryLearner": "_training",
     "InMemoryTrainingContext": "_training",
