@@ -80,6 +80,11 @@ class ServerApp:
         for endpoint in self.endpoints:
             self._table.setdefault(endpoint.path, {})[endpoint.method] = endpoint
 
+    @property
+    def requests_in_flight(self) -> int:
+        """Requests that are being answered."""
+        return self._metrics.in_flight
+
     async def __call__(self, scope: MutableMapping[str, object], receive: Receive, send: Send) -> None:
         """Serves one request."""
         if scope["type"] != "http":

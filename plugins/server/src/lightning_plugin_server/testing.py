@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from agentlightning.credentials import Credential, KeyRing, Scope
 from agentlightning.store import Store, open_store
@@ -26,12 +27,14 @@ class RunningServer:
         key: The server's own key.
         keys: Makes keys of other scopes.
         app: What it serves.
+        stop: Begins to stop it; the end of the block waits until it has.
     """
 
     url: str
     key: str
     keys: KeyRing
     app: ServerApp
+    stop: Callable[[], object]
 
     def key_for(self, scope: Scope, *, rollout_id: str | None = None, attempt_id: str | None = None) -> str:
         """A key of a scope."""
@@ -78,7 +81,9 @@ def running_server(
     thread.start()
     loop, serving, app = started.result()
     try:
-        yield RunningServer(f"http://127.0.0.1:{listener.getsockname()[1]}", key, keys, app)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield RunningServer(address, key, keys, app, partial(loop.call_soon_threadsafe, serving.stop))
     finally:
-        loop.call_soon_threadsafe(serving.stop)
+        if thread.is_alive():
+            loop.call_soon_threadsafe(serving.stop)
         thread.join()
