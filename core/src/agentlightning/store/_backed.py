@@ -11,7 +11,7 @@ from typing import Final, Self
 from agentlightning.store import _whole_operations as operations
 from agentlightning.store._executor import Executor
 from agentlightning.store._limits import Limits
-from agentlightning.store._loading import Step, steps_of
+from agentlightning.store._loading import load_all, steps_of
 from agentlightning.store._notifier import Notifier
 from agentlightning.store._protocols import ResourceStore, RolloutStore, RunStore, SpanStore
 from agentlightning.store._records import Loaded, Record, Retention, Statistics, Trimmed
@@ -19,10 +19,9 @@ from agentlightning.store._resources import Resources
 from agentlightning.store._rollouts import Rollouts, check_batch
 from agentlightning.store._runs import Runs
 from agentlightning.store._spans import Spans
-from agentlightning.store._unit import Unit
-from agentlightning.store._whole_operations import Removed
 
-_TRIMMED_AT_ONCE: Final = 200  # rollouts: others wait for a transaction of that length only
+_CHOSEN_AT_ONCE: Final = 5000  # rollouts
+_REMOVED_AT_ONCE: Final = 200  # rollouts: others wait for a transaction of that length only
 
 
 class BackedStore:
@@ -51,23 +50,24 @@ class BackedStore:
     async def trim(self, retention: Retention) -> Trimmed:
         """Deletes terminal rollouts, with all that belongs to them, as far as the retention says; oldest first."""
         _check_retention(retention)
-        found = await self._executor.read(lambda unit: operations.excess(unit, retention))
-        gone = Removed(0, 0, 0)
-        while True:
-            part = await self._executor.write(
-                partial(operations.trim, found=found, gone=gone, limit=_TRIMMED_AT_ONCE)
-            )
-            gone = Removed(
-                gone.rollouts + part.rollouts, gone.spans + part.spans, gone.size_bytes + part.size_bytes
-            )
-            if part.rollouts < _TRIMMED_AT_ONCE:
-                return Trimmed(rollouts=gone.rollouts, spans=gone.spans, size_bytes=gone.size_bytes)
+        trimmed: list[Trimmed] = []
+        if retention.max_age_s is not None:
+            choose = partial(operations.aged, age_s=retention.max_age_s, limit=_CHOSEN_AT_ONCE)
+            while chosen := await self._executor.read(choose):
+                trimmed += await self._remove(chosen)
+        surplus = await self._executor.read(lambda unit: operations.surplus(unit, retention))
+        trimmed += await self._remove(surplus)
+        return Trimmed(
+            rollouts=sum(part.rollouts for part in trimmed),
+            spans=sum(part.spans for part in trimmed),
+            size_bytes=sum(part.size_bytes for part in trimmed),
+        )
 
     async def load(self, records: Sequence[Record]) -> Loaded:
         """Adds records as another store exported them; what is there already is skipped."""
         check_batch(records, most=self._limits.batch)
         steps = steps_of(records, limits=self._limits)
-        added = await self._executor.write(lambda unit: _load(unit, steps))
+        added = await self._executor.write(partial(load_all, steps=steps))
         return Loaded(added=added, skipped=len(records) - added)
 
     async def __aenter__(self) -> Self:
@@ -79,9 +79,12 @@ class BackedStore:
         """Closes it; everything acknowledged stays."""
         await asyncio.to_thread(self._executor.stop)
 
-
-def _load(unit: Unit, steps: Sequence[Step]) -> int:
-    return sum(step(unit) for step in steps)
+    async def _remove(self, rollout_ids: Sequence[str]) -> list[Trimmed]:
+        starts = range(0, len(rollout_ids), _REMOVED_AT_ONCE)
+        parts = [rollout_ids[start : start + _REMOVED_AT_ONCE] for start in starts]
+        return [
+            await self._executor.write(partial(operations.remove, rollout_ids=part)) for part in parts
+        ]
 
 
 def _check_retention(retention: Retention) -> None:

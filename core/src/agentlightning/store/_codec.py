@@ -1,10 +1,11 @@
-"""How values become bytes and come back: msgpack, with NaN and infinity refused on the way in."""
+"""How values become bytes and come back: msgpack, with what could not be read again refused on the way in."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar
 
 import msgspec
@@ -12,8 +13,15 @@ import msgspec
 Value = TypeVar("Value")
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
-# the msgpack bytes of a float64 that is NaN or infinite begin with one of these
-_SUSPECTS: Final = (b"\xcb\x7f", b"\xcb\xff")
+# how the msgpack bytes of a float64 begin that is NaN or infinite: what has no such bytes needs no closer look
+_SUSPECT: Final = re.compile(b"\xcb[\x7f\xff]")
+# how maps and arrays begin that are not empty: what has few such bytes cannot be deep
+_OPENERS: Final = bytes([*range(0x81, 0x90), *range(0x91, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
+
+_NESTED: Final = (dict, list, tuple, set, frozenset, msgspec.Struct)
+
+MAX_DEPTH: Final = 200
+"""Most levels of lists and objects within each other; more could be written, but not read from a deep stack."""
 
 
 def pack(value: object, *, what: str) -> bytes:
@@ -35,8 +43,10 @@ def pack(value: object, *, what: str) -> bytes:
         raise ValueError(f"{what} cannot be stored: {error}") from error
     except RecursionError as error:
         raise ValueError(f"{what} is nested too deep to be stored; flatten it") from error
-    if any(suspect in data for suspect in _SUSPECTS):
+    if _SUSPECT.search(data) is not None:
         check_finite(value, what=what)
+    if len(data) - len(data.translate(None, _OPENERS)) > MAX_DEPTH:
+        check_depth(value, what=what)
     return data
 
 
@@ -57,6 +67,28 @@ def check_finite(value: object, *, what: str) -> None:
             stack.extend((f"{path}.{key}", part) for key, part in item.items())
         elif isinstance(item, list | tuple | set | frozenset):
             stack.extend((f"{path}[{index}]", part) for index, part in enumerate(item))
+
+
+def check_depth(value: object, *, what: str) -> None:
+    """Lets values pass that are not nested too deep.
+
+    Raises:
+        ValueError: They have more than `MAX_DEPTH` levels.
+    """
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [part for item in level for part in _parts(item) if isinstance(part, _NESTED)]
+        if not level:
+            return
+    raise ValueError(f"{what} is nested more than {MAX_DEPTH} levels deep, too deep to be stored; flatten it")
+
+
+def _parts(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, msgspec.Struct):
+        return msgspec.structs.astuple(value)
+    return value if isinstance(value, _NESTED) else ()
 
 
 def unpack(data: bytes, kind: type[Value]) -> Value:

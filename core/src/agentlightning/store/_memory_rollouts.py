@@ -28,11 +28,13 @@ class MemoryRollouts:
         self._completed_ids: dict[int, str] = {}
         self._queues: dict[str, list[_Place]] = defaultdict(list)
         self._completions = 0
+        self._counts: Counter[str] = Counter()
 
     def add(self, rows: Sequence[RolloutRow]) -> None:
         """Adds rows in order, numbering them."""
         for row in rows:
             self._ids.append(row.id)
+            self._counts[row.status] += 1
             numbered = msgspec.structs.replace(row, number=len(self._ids))
             self._rows[row.id] = numbered
             self._placed(numbered)
@@ -62,6 +64,8 @@ class MemoryRollouts:
 
     def save(self, row: RolloutRow) -> None:
         """Writes a row."""
+        self._counts[self._rows[row.id].status] -= 1
+        self._counts[row.status] += 1
         self._rows[row.id] = row
         self._placed(row)
 
@@ -97,11 +101,11 @@ class MemoryRollouts:
 
     def counts(self) -> dict[str, int]:
         """How many rows by status."""
-        return Counter(row.status for row in self._rows.values())
+        return dict(self._counts)
 
     def queue_length(self) -> int:
         """How many rows are queued."""
-        return self.counts()[RolloutStatus.QUEUED.value]
+        return self._counts[RolloutStatus.QUEUED.value]
 
     def oldest_queued(self) -> float | None:
         """The earliest `created_at` of what is queued."""
@@ -125,6 +129,7 @@ class MemoryRollouts:
         for number in numbers:
             row = self._rows.pop(self._ids[number - 1])
             self._ids[number - 1] = ""
+            self._counts[row.status] -= 1
             if row.completion is not None:
                 del self._completed_ids[row.completion]
                 for name in ("", f"={row.run_id}"):

@@ -90,7 +90,7 @@ class MemorySpans:
 
 
 class MemoryKeys:
-    """Idempotency keys, the oldest first."""
+    """Idempotency keys, in the order in which they were remembered."""
 
     def __init__(self) -> None:
         self._answers: dict[str, tuple[bytes, tuple[str, ...]]] = {}
@@ -103,11 +103,15 @@ class MemoryKeys:
     def remember(self, key: str, *, digest: bytes, ids: Sequence[str], now: float) -> None:
         """Keeps what `recall` gives."""
         self._answers[key] = (digest, tuple(ids))
+        self._times.pop(key, None)
         self._times[key] = now
 
     def forget(self, before: float) -> None:
         """Deletes what was remembered before a time."""
-        for key in [key for key, time in self._times.items() if time < before]:
+        while self._times:
+            key = next(iter(self._times))  # the oldest, so that looking costs nothing while there is none to forget
+            if self._times[key] >= before:
+                break
             del self._answers[key], self._times[key]
 
 
@@ -117,12 +121,14 @@ class MemoryBlobs:
     def __init__(self) -> None:
         self._bodies: dict[bytes, bytes] = {}
         self._users: dict[bytes, set[int]] = defaultdict(set)
+        self._used: dict[int, set[bytes]] = defaultdict(set)
 
     def add(self, blobs: Mapping[bytes, bytes], *, attempt: int) -> None:
         """Keeps payloads by digest, used by an attempt."""
         for digest, body in blobs.items():
             self._bodies.setdefault(digest, body)
             self._users[digest].add(attempt)
+            self._used[attempt].add(digest)
 
     def many(self, digests: Sequence[bytes]) -> dict[bytes, bytes]:
         """Payloads by digest."""
@@ -130,10 +136,11 @@ class MemoryBlobs:
 
     def release(self, attempts: Sequence[int]) -> None:
         """These attempts use none any more: deletes what nobody uses."""
-        for digest, users in list(self._users.items()):
-            users.difference_update(attempts)
-            if not users:
-                del self._users[digest], self._bodies[digest]
+        for attempt in attempts:
+            for digest in self._used.pop(attempt, ()):
+                self._users[digest].discard(attempt)
+                if not self._users[digest]:
+                    del self._users[digest], self._bodies[digest]
 
 
 class MemoryResources:

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from agentlightning.errors import InvalidReward, LimitExceeded
+from agentlightning.errors import InvalidReward, LimitExceeded, StoreUnavailable
 from agentlightning.store._codec import digest, pack, unpack, unpack_json
 from agentlightning.store._limits import Limits
 from agentlightning.store._rows import FoundSpan, span_of
@@ -84,14 +84,22 @@ def packed_span(span: Span, *, limits: Limits) -> PackedSpan:
 
 
 def unpacked_span(found: FoundSpan, blobs: Mapping[bytes, bytes]) -> Span:
-    """The span as it was, with its place."""
+    """The span as it was, with its place.
+
+    Raises:
+        StoreUnavailable: A payload that it refers to is not there.
+    """
     span = span_of(found.number, found.late, found.body)
     if found.blobs is None:
         return span
     references = unpack(found.blobs, dict[str, bytes])
-    large = {
-        name: unpack_json(blobs[reference]) for name, reference in references.items() if reference in blobs
-    }
+    missing = [name for name, reference in references.items() if reference not in blobs]
+    if missing:
+        raise StoreUnavailable(
+            f"span {span.span_id!r} of attempt {span.attempt_id!r} lost its large attributes {missing}:"
+            " the store is damaged; restore a copy"
+        )
+    large = {name: unpack_json(blobs[reference]) for name, reference in references.items()}
     attributes = {name: large.get(name, value) for name, value in span.attributes.items()}
     return msgspec.structs.replace(span, attributes=attributes)
 

@@ -123,6 +123,8 @@ class RolloutStore(Protocol):
         Raises:
             Conflict: An id is taken, or the key came before with other requests. The same key with the same
                 requests returns the first result and adds nothing.
+            LimitExceeded: The queue is full, or a task is larger than the store takes.
+            NotFound: The key came before, and what it enqueued was trimmed since.
         """
         ...
 

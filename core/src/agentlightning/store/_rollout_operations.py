@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from agentlightning.errors import Conflict, LeaseLost, NotFound
+from agentlightning.errors import Conflict, LeaseLost, LimitExceeded, NotFound
 from agentlightning.store import lifecycle
-from agentlightning.store._codec import pack
+from agentlightning.store._codec import pack, unpack
 from agentlightning.store._rows import AttemptRow, RolloutRow, as_enqueued, config_of
 from agentlightning.store._unit import Unit
 from agentlightning.types import (
@@ -24,13 +24,38 @@ from agentlightning.types import (
 _SWEEP = 1000  # attempts expired in one go, so that one transaction stays short
 
 
-def enqueue(unit: Unit, rows: Sequence[RolloutRow], *, key: str | None, digest: bytes) -> list[RolloutRow]:
+class QueueRoom:
+    """How many rollouts the queue still takes. It is counted anew when it seems used up, as leases make room."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._left = 0
+
+    def take(self, unit: Unit, count: int) -> None:
+        """Lets so many more in.
+
+        Raises:
+            LimitExceeded: The queue is full.
+        """
+        if self._left < count:
+            queued = unit.tables.rollouts.queue_length()
+            self._left = self._most - queued
+            if self._left < count:
+                raise LimitExceeded(
+                    f"the queue has {queued} rollouts and {count} more came; it takes {self._most}:"
+                    " wait until some are done"
+                )
+        self._left -= count
+
+
+def enqueue(
+    unit: Unit, rows: Sequence[RolloutRow], *, key: str | None, digest: bytes, room: QueueRoom
+) -> list[RolloutRow]:
     """Adds rollouts, or finds those that the same key added before."""
     table = unit.tables.rollouts
     known = recalled(unit, key, digest)
     if known is not None:
-        found = table.many(known)
-        return [as_enqueued(found[rollout_id]) for rollout_id in known]
+        return _enqueued_before(unit, known, key=key)
     rows = [
         msgspec.structs.replace(row, id=row.id or f"ro-{unit.new_id()}", created_at=unit.now) for row in rows
     ]
@@ -40,6 +65,7 @@ def enqueue(unit: Unit, rows: Sequence[RolloutRow], *, key: str | None, digest: 
         raise Conflict(
             f"rollout id {taken[0]!r} is taken; ids are unique in the store, and nothing was enqueued"
         )
+    room.take(unit, len(rows))
     table.add(rows)
     if key is not None:
         unit.tables.keys.remember(key, digest=digest, ids=ids, now=unit.now)
@@ -60,8 +86,8 @@ def lease(
 ) -> list[tuple[RolloutRow, AttemptRow]]:
     """Takes queued rollouts and creates their attempts, or finds those that the same key took before."""
     known = recalled(unit, key, digest) or ()
-    attempts = [_attempt(unit, attempt_id) for attempt_id in known]
-    held = [one for one in attempts if not lifecycle.attempt_ended(AttemptStatus(one.status))]
+    attempts = [unit.tables.attempts.get(attempt_id) for attempt_id in known]
+    held = [one for one in attempts if one and not lifecycle.attempt_ended(AttemptStatus(one.status))]
     if held:
         return [(_rollout(unit, attempt.rollout_id), attempt) for attempt in held]
     rows = unit.tables.rollouts.queued(limit=limit, run_id=run_id)
@@ -169,6 +195,27 @@ def sweep(unit: Unit) -> int:
     return swept
 
 
+def conclude(unit: Unit, rollout: RolloutRow, attempt: AttemptRow) -> RolloutRow:
+    """Does to a running rollout what the ending of its newest attempt means."""
+    failure = None if attempt.failure is None else unpack(attempt.failure, Failure)
+    status = _next_status(rollout, None if failure is None else failure.kind)
+    if status is RolloutStatus.QUEUED:
+        return _requeue(unit, rollout)
+    output = attempt.output if failure is None else None
+    return _complete(unit, rollout, status, output=output, failure=attempt.failure)
+
+
+def _enqueued_before(unit: Unit, rollout_ids: Sequence[str], *, key: str | None) -> list[RolloutRow]:
+    found = unit.tables.rollouts.many(rollout_ids)
+    for rollout_id in rollout_ids:
+        if rollout_id not in found:
+            raise NotFound(
+                f"idempotency key {key!r} enqueued rollout {rollout_id!r}, which was trimmed since;"
+                " use a new key to enqueue it again"
+            )
+    return [as_enqueued(found[rollout_id]) for rollout_id in rollout_ids]
+
+
 def _lease(
     unit: Unit, row: RolloutRow, *, worker: str, ttl_s: float, resources: str | None
 ) -> tuple[RolloutRow, AttemptRow]:
@@ -228,13 +275,13 @@ def _end(
     packed = None if failure is None else pack(failure, what="failure")
     kind = None if failure is None else failure.kind
     ending = lifecycle.attempt_ending(kind)
-    status = lifecycle.rollout_ending(kind, config_of(rollout), attempts=rollout.attempts)
     lifecycle.check_attempt_move(AttemptStatus(row.status), ending)  # both, before anything is written
-    lifecycle.check_rollout_move(RolloutStatus(rollout.status), status)
-    _close(unit, row, ending, output=output, failure=packed)
-    if status is RolloutStatus.QUEUED:
-        return _requeue(unit, rollout)
-    return _complete(unit, rollout, status, output=output if failure is None else None, failure=packed)
+    lifecycle.check_rollout_move(RolloutStatus(rollout.status), _next_status(rollout, kind))
+    return conclude(unit, rollout, _close(unit, row, ending, output=output, failure=packed))
+
+
+def _next_status(rollout: RolloutRow, kind: FailureClass | None) -> RolloutStatus:
+    return lifecycle.rollout_ending(kind, config_of(rollout), attempts=rollout.attempts)
 
 
 def _close(
@@ -244,13 +291,13 @@ def _close(
     *,
     output: bytes | None = None,
     failure: bytes | None = None,
-) -> None:
+) -> AttemptRow:
     lifecycle.check_attempt_move(AttemptStatus(row.status), ending)
-    unit.tables.attempts.save(
-        msgspec.structs.replace(
-            row, status=ending.value, due_at=None, finished_at=unit.now, output=output, failure=failure
-        )
+    closed = msgspec.structs.replace(
+        row, status=ending.value, due_at=None, finished_at=unit.now, output=output, failure=failure
     )
+    unit.tables.attempts.save(closed)
+    return closed
 
 
 def _requeue(unit: Unit, rollout: RolloutRow) -> RolloutRow:

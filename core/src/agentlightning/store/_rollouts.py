@@ -42,7 +42,7 @@ class Rollouts:
         self._executor = executor
         self._notifier = notifier
         self._limits = limits
-        self._room = 0
+        self._room = operations.QueueRoom(limits.queued)
 
     async def enqueue(
         self, requests: Sequence[RolloutRequest], *, idempotency_key: str | None = None
@@ -50,7 +50,7 @@ class Rollouts:
         """Adds rollouts in order."""
         check_batch(requests, most=self._limits.batch)
         for request in requests:
-            _check_request(request)
+            check_request(request)
         # without a key nobody will ask for the digest
         fingerprint = b"" if idempotency_key is None else digest(pack(list(requests), what="requests"))
         rows = [rollout_row(request) for request in requests]
@@ -60,9 +60,10 @@ class Rollouts:
                     f"the task of rollout {row.id!r} has {len(row.body)} bytes, the store takes"
                     f" {self._limits.task_bytes}; put large data elsewhere and name it in the task"
                 )
-        await self._make_room(len(rows))
         added = await self._executor.write(
-            lambda unit: operations.enqueue(unit, rows, key=idempotency_key, digest=fingerprint)
+            partial(
+                operations.enqueue, rows=rows, key=idempotency_key, digest=fingerprint, room=self._room
+            )
         )
         return [rollout_of(row) for row in added]
 
@@ -201,18 +202,6 @@ class Rollouts:
                 return [Completion(cursor=row.completion or 0, rollout=rollout_of(row)) for row in rows]
             await self._notifier.wait(Topic.COMPLETED, ticket, left_s)
 
-    async def _make_room(self, count: int) -> None:
-        """Lets so many more into the queue, unless it is full. It is counted anew when its room seems used up."""
-        if self._room < count:
-            queued = await self._executor.read(lambda unit: unit.tables.rollouts.queue_length())
-            self._room = self._limits.queued - queued
-            if self._room < count:
-                raise LimitExceeded(
-                    f"the queue has {queued} rollouts and {count} more came; it takes {self._limits.queued}:"
-                    " wait until some are done"
-                )
-        self._room -= count
-
 
 def check_batch(items: Sequence[object], *, most: int) -> None:
     """Lets a batch of sensible size pass.
@@ -249,7 +238,13 @@ def parse_cursor(cursor: str | None) -> int | None:
     return int(cursor)
 
 
-def _check_request(request: RolloutRequest) -> None:
+def check_request(request: RolloutRequest) -> None:
+    """Lets a request pass that can be stored and executed.
+
+    Raises:
+        LimitExceeded: Its id has no sensible length.
+        ValueError: A number is out of range, or a text is not Unicode.
+    """
     if request.id is not None and not 0 < len(request.id) <= MAX_ID:
         raise LimitExceeded(f"a rollout id has 1 to {MAX_ID} characters, got {len(request.id)}")
     if request.config.max_attempts < 1:

@@ -99,7 +99,10 @@ class Writer:
                 self._forget_at = time.monotonic() + FORGET_INTERVAL_S
             changes = swept.changes
             for job in jobs:
-                changes.add(self._run(job, Unit(self._tables, now, self._new_id, count)))
+                unit = Unit(self._tables, now, self._new_id, count)
+                changes.add(self._run_alone(job, unit) if len(jobs) == 1 else self._run(job, unit))
+            if not self._connection.in_transaction:  # a job that was alone failed, and took all with it
+                return None
             execute("COMMIT")
         except sqlite3.Error as error:
             if self._connection.in_transaction:
@@ -107,6 +110,18 @@ class Writer:
             return error
         self._notifier.notify(changes)
         return None
+
+    def _run_alone(self, job: Job, unit: Unit) -> Changes:
+        """Runs the only job of a transaction, which ends with it if it fails."""
+        job.error = None
+        try:
+            job.result = job.operation(unit)
+        except sqlite3.Error:
+            raise  # the medium failed
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever asked
+            job.error = error
+            self._connection.execute("ROLLBACK")
+        return unit.changes
 
     def _run(self, job: Job, unit: Unit) -> Changes:
         self._connection.execute("SAVEPOINT job")

@@ -73,7 +73,10 @@ class RolloutTable(Protocol):
         ...
 
     def expendable(self, *, finished_before: float, keep_runs: Sequence[str], limit: int) -> list[RolloutRow]:
-        """Terminal rows that finished before and are of none of the runs, in order of completion."""
+        """Terminal rows that finished before and are of none of the runs, in order of completion.
+
+        The row with the highest completion is left out: it keeps the count.
+        """
         ...
 
     def remove(self, numbers: Sequence[int]) -> None:

@@ -1,42 +1,17 @@
-"""What the store does with all that it has, inside a transaction: count it, trim it, take it in from elsewhere."""
+"""What the store does with all that it has, inside a transaction: count it, and trim it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-import msgspec
-
-from agentlightning.errors import Conflict, NotFound
-from agentlightning.store import _resource_operations, _run_operations, _span_operations, lifecycle
-from agentlightning.store._packing import PackedSpan
-from agentlightning.store._records import Retention, Statistics
-from agentlightning.store._rows import AttemptRow, ResourceRow, RolloutRow
+from agentlightning.store import _run_operations, lifecycle
+from agentlightning.store._records import Retention, Statistics, Trimmed
+from agentlightning.store._rows import RolloutRow
 from agentlightning.store._unit import Unit
-from agentlightning.types import AttemptStatus, MetricPoint, RolloutStatus, Run
+from agentlightning.types import RolloutStatus
 
-_FOREVER = float("inf")
-
-
-class Excess(msgspec.Struct, frozen=True):
-    """How much is too much, measured once before trimming begins.
-
-    Attributes:
-        finished_before: Terminal rollouts that finished earlier go.
-        rollouts: So many go at least.
-        size_bytes: So many bytes of spans go at least.
-    """
-
-    finished_before: float
-    rollouts: int
-    size_bytes: int
-
-
-class Removed(msgspec.Struct, frozen=True):
-    """What one step of trimming deleted."""
-
-    rollouts: int
-    spans: int
-    size_bytes: int
+_WINDOW: Final = 1000  # rows looked at in one go
 
 
 def statistics(unit: Unit) -> Statistics:
@@ -54,119 +29,59 @@ def statistics(unit: Unit) -> Statistics:
     )
 
 
-def excess(unit: Unit, retention: Retention) -> Excess:
-    """How much a retention finds too much."""
-    counts = unit.tables.rollouts.counts()
-    terminal = sum(
-        count for status, count in counts.items() if lifecycle.rollout_ended(RolloutStatus(status))
-    )
-    size_bytes = unit.tables.attempts.totals()[2]
-    most, most_bytes, age_s = retention.max_rollouts, retention.max_bytes, retention.max_age_s
-    return Excess(
-        finished_before=-_FOREVER if age_s is None else unit.now - age_s,
-        rollouts=0 if most is None else max(0, terminal - most),
-        size_bytes=0 if most_bytes is None else max(0, size_bytes - most_bytes),
-    )
-
-
-def trim(unit: Unit, found: Excess, *, gone: Removed, limit: int) -> Removed:
-    """Deletes the next so many rollouts of those that are too many, with all that belongs to them."""
-    by_need = found.rollouts > gone.rollouts or found.size_bytes > gone.size_bytes
+def aged(unit: Unit, *, age_s: float, limit: int) -> list[str]:
+    """Ids of the next rollouts that finished longer ago, in order of completion."""
     rows = unit.tables.rollouts.expendable(
-        finished_before=_FOREVER if by_need else found.finished_before,
-        keep_runs=_run_operations.unfinished(unit),
-        limit=limit,
+        finished_before=unit.now - age_s, keep_runs=_run_operations.unfinished(unit), limit=limit
     )
-    chosen: list[RolloutRow] = []
-    attempts: list[AttemptRow] = []
-    size_bytes = 0
-    for row in rows:
-        needed = (
-            found.rollouts > gone.rollouts + len(chosen) or found.size_bytes > gone.size_bytes + size_bytes
-        )
-        if not needed and (row.finished_at or 0.0) >= found.finished_before:
-            break
-        mine = unit.tables.attempts.of(row.id)
-        chosen.append(row)
-        attempts += mine
-        size_bytes += sum(attempt.size_bytes for attempt in mine)
+    return [row.id for row in rows]
+
+
+def surplus(unit: Unit, retention: Retention) -> list[str]:
+    """Ids of the oldest rollouts that have to go for the count and the size to be kept, in order of completion.
+
+    They are chosen on one snapshot, so that two who trim at once choose the same.
+    """
+    table = unit.tables.rollouts
+    terminal = sum(
+        count for status, count in table.counts().items() if lifecycle.rollout_ended(RolloutStatus(status))
+    )
+    rollouts = 0 if retention.max_rollouts is None else terminal - retention.max_rollouts
+    size_bytes = 0 if retention.max_bytes is None else unit.tables.attempts.totals()[2] - retention.max_bytes
+    kept = set(_run_operations.unfinished(unit))
+    last = table.last_completion()
+    after = 0
+    chosen: list[str] = []
+    while (rollouts > 0 or size_bytes > 0) and after < last:
+        for row in table.completed(after=after, run_id=None, limit=_WINDOW):
+            after = row.completion or last
+            if row.run_id in kept or after == last:  # the last one keeps the count of completions
+                continue
+            if rollouts <= 0 and size_bytes <= 0:
+                break
+            chosen.append(row.id)
+            rollouts -= 1
+            if size_bytes > 0:
+                size_bytes -= sum(attempt.size_bytes for attempt in unit.tables.attempts.of(row.id))
+    return chosen
+
+
+def remove(unit: Unit, rollout_ids: Sequence[str]) -> Trimmed:
+    """Deletes those of the rollouts that are still there and expendable, with all that belongs to them."""
+    kept = set(_run_operations.unfinished(unit))
+    rows = [row for row in unit.tables.rollouts.many(rollout_ids).values() if _is_expendable(row, kept)]
+    attempts = [attempt for row in rows for attempt in unit.tables.attempts.of(row.id)]
     numbers = [attempt.number for attempt in attempts]
     unit.tables.spans.remove(numbers)
     unit.tables.blobs.release(numbers)
     unit.tables.attempts.remove(numbers)
-    unit.tables.rollouts.remove([row.number for row in chosen])
-    return Removed(len(chosen), sum(attempt.spans for attempt in attempts), size_bytes)
+    unit.tables.rollouts.remove([row.number for row in rows])
+    return Trimmed(
+        rollouts=len(rows),
+        spans=sum(attempt.spans for attempt in attempts),
+        size_bytes=sum(attempt.size_bytes for attempt in attempts),
+    )
 
 
-def load_rollout(unit: Unit, row: RolloutRow) -> bool:
-    """Adds a rollout as it was; whether it is new."""
-    known = unit.tables.rollouts.get(row.id)
-    if known is not None:
-        if (known.body, known.created_at) != (row.body, row.created_at):
-            raise Conflict(f"rollout id {row.id!r} is taken by another rollout")
-        return False
-    if lifecycle.rollout_ended(RolloutStatus(row.status)):
-        row = msgspec.structs.replace(row, completion=unit.tables.rollouts.last_completion() + 1)
-        unit.changes.completed = True
-    elif row.status == RolloutStatus.QUEUED:
-        unit.changes.queue(row.run_id)
-    unit.tables.rollouts.add([row])
-    return True
-
-
-def load_attempt(unit: Unit, row: AttemptRow) -> bool:
-    """Adds an attempt as it was; whether it is new."""
-    known = unit.tables.attempts.get(row.id)
-    if known is not None:
-        if (known.rollout_id, known.leased_at) != (row.rollout_id, row.leased_at):
-            raise Conflict(f"attempt id {row.id!r} is taken by another attempt")
-        return False
-    if unit.tables.rollouts.get(row.rollout_id) is None:
-        raise NotFound(
-            f"attempt {row.id!r} is of rollout {row.rollout_id!r}, which is not here; load it first"
-        )
-    if not lifecycle.attempt_ended(AttemptStatus(row.status)):
-        due_at = lifecycle.due_at(expires_at=row.expires_at, deadline_at=row.deadline_at)
-        row = msgspec.structs.replace(row, due_at=due_at)
-    unit.tables.attempts.add(row)
-    return True
-
-
-def load_spans(unit: Unit, attempt_id: str, spans: Sequence[tuple[int, bool, PackedSpan]]) -> int:
-    """Adds spans as they were; returns how many are new."""
-    return _span_operations.load(unit, attempt_id, spans)
-
-
-def load_resources(unit: Unit, row: ResourceRow) -> bool:
-    """Adds a resource set as it was; whether it is new."""
-    return _resource_operations.load(unit, row)
-
-
-def load_run(unit: Unit, run: Run) -> bool:
-    """Adds a run as it was; whether it is new."""
-    return _run_operations.load(unit, run)
-
-
-def load_point(unit: Unit, run_id: str, point: MetricPoint) -> bool:
-    """Adds a metric point; whether it is new."""
-    there = point in _run_operations.points_of(unit, run_id, [point.name])
-    if not there:
-        _run_operations.log(unit, run_id, points=[point], events=())
-    return not there
-
-
-def load_event(unit: Unit, run_id: str, *, index: int, event: bytes) -> bool:
-    """Adds the event of a run at its place; whether it is new.
-
-    Raises:
-        ValueError: Events before it are missing.
-    """
-    there = len(_run_operations.events_of(unit, run_id))
-    if index < there:
-        return False
-    if index > there:
-        raise ValueError(
-            f"event {index} of run {run_id!r} came, but the run has {there}; load those between first"
-        )
-    _run_operations.log(unit, run_id, points=(), events=[event])
-    return True
+def _is_expendable(row: RolloutRow, kept_runs: set[str]) -> bool:
+    return row.completion is not None and row.run_id not in kept_runs

@@ -14,6 +14,7 @@ from agentlightning.store._executor import (
     forget_keys,
 )
 from agentlightning.store._jobs import Job, deliver
+from agentlightning.store._limits import Limits
 from agentlightning.store._notifier import Notifier
 from agentlightning.store._rollout_operations import sweep
 from agentlightning.store._rows import (
@@ -54,6 +55,7 @@ __all__ = [
     "FoundSpan",
     "Job",
     "KeyTable",
+    "Limits",
     "Notifier",
     "Operation",
     "ResourceRow",
