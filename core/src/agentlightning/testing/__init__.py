@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from agentlightning.testing._scripted_wire import ScriptedRequest
     from agentlightning.testing._stage_contract import StageContract
     from agentlightning.testing._store_contract import StoreContract
+    from agentlightning.testing._store_machine import StoreMachine
     from agentlightning.testing._training import InMemoryEngine, InMemoryLearner, InMemoryTrainingContext
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "ScriptedToolCall",
     "StageContract",
     "StoreContract",
+    "StoreMachine",
 ]
 
 _MODULES = {
@@ -61,6 +63,7 @@ _MODULES = {
     "ScriptedRequest": "_scripted_wire",
     "ScriptedToolCall": "_scripted_answer",
     "StoreContract": "_store_contract",
+    "StoreMachine": "_store_machine",
 }
 
 
