@@ -24,11 +24,15 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = tuple(
         ("demo", "train a real agent on this machine and see it get better"),
         ("doctor", "check this installation, and say how to mend it"),
         ("eval", "evaluate an agent on a file of tasks"),
+        ("export", "write everything in a store to a folder"),
+        ("import", "read an archive, or somebody else's traces, into a store"),
         ("plugins", "installed plugins, what they provide, and why one was skipped"),
         ("rollouts", "what the agent did: list and show rollouts"),
         ("run", "one rollout of an agent, shown as a tree"),
         ("runs", "training and evaluation runs: list, show, resume, stop"),
         ("train", "train an agent"),
+        ("trim", "delete the oldest rollouts of a store"),
+        ("work", "run an agent on the rollouts of a store, also one behind a server"),
     )
 )
 """The built-in commands, for the command line to know without loading a plugin."""

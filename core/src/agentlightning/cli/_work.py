@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from agentlightning.worker import WorkOptions, WorkReport
 
 _SAY_EVERY_S = 10.0
+_REDRAW_EVERY_S = 0.2
 
 
 @click.command("work")
@@ -62,49 +64,57 @@ def command(
 
     config = effective(file=file, assignments=assignments, flags=flags).config
     options = WorkOptions(run_id=run_id, until_idle_s=until_idle, grace_s=grace, lease_ttl_s=lease_ttl)
-    report, stopped_by = asyncio.run(
-        _work(config, options, plugins=load_plugins(), said=not quiet and not as_json)
-    )
+    view = None if quiet or as_json else _Progress()
+    try:
+        report, stopped_by = asyncio.run(_work(config, options, plugins=load_plugins(), view=view))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        if view is not None:
+            view.close()
     counts = {status.value: count for status, count in sorted(report.rollouts.items())}
     if as_json:
         print_json({"rollouts": counts})
     elif not quiet:
-        click.echo(_line(sum(counts.values()), counts), err=True)
+        click.echo(_line(counts), err=True)
     return ExitCode.INTERRUPTED if stopped_by == signal.SIGINT else ExitCode.OK
 
 
 async def _work(
-    config: RunConfig, options: WorkOptions, *, plugins: Plugins, said: bool
+    config: RunConfig, options: WorkOptions, *, plugins: Plugins, view: _Progress | None
 ) -> tuple[WorkReport, int | None]:
+    """Works until a signal or idleness ends it; the second signal cancels."""
     from agentlightning.worker import work
 
     stop = asyncio.Event()
     signals: list[int] = []
-    working = asyncio.create_task(
-        work(config, options, plugins=plugins, stop=stop, observers=[_Progress()] if said else [])
-    )
+    observers = [] if view is None else [view]
+    working = asyncio.create_task(work(config, options, plugins=plugins, stop=stop, observers=observers))
 
     def heard(signum: int) -> None:
         if signals:
             working.cancel()
+        elif view is not None:
+            view.say("no more work is taken; what is running may end (once more: stop at once)")
         signals.append(signum)
         stop.set()
 
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, heard, signum)
-    if said:
-        click.echo(f"working for {config.store.partition('?')[0]}; Ctrl-C ends", err=True)
+    if view is not None:
+        view.say(f"working for {config.store.partition('?')[0]}; Ctrl-C ends")
     return await working, signals[0] if signals else None
 
 
 class _Progress:
-    """One line that lives on a terminal; elsewhere a line every few seconds."""
+    """One line that lives on a terminal; elsewhere a line every few seconds. On stderr."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._live = sys.stderr.isatty()
-        self._say_at = time.monotonic()
+        self._shown = False
+        self._began_at = self._said_at = time.monotonic()
 
     def notify(self, event: Event) -> None:
         """Counts finished rollouts."""
@@ -112,15 +122,30 @@ class _Progress:
             return
         status = event.rollout.status.value
         self._counts[status] = self._counts.get(status, 0) + 1
+        now = time.monotonic()
+        if now - self._said_at < (_REDRAW_EVERY_S if self._live else _SAY_EVERY_S):
+            return
+        self._said_at = now
+        rate = sum(self._counts.values()) / max(1e-3, now - self._began_at)
+        line = f"{_line(self._counts)}  ({rate:.1f}/s)"
         if self._live:
-            print(
-                f"\r{_line(sum(self._counts.values()), self._counts)} ", end="", file=sys.stderr, flush=True
-            )
-        elif time.monotonic() >= self._say_at:
-            self._say_at = time.monotonic() + _SAY_EVERY_S
-            print(_line(sum(self._counts.values()), self._counts), file=sys.stderr)
+            click.echo(f"\r{line}\x1b[K", nl=False, err=True)
+            self._shown = True
+        else:
+            click.echo(line, err=True)
+
+    def say(self, line: str) -> None:
+        """A line of its own."""
+        self.close()
+        click.echo(line, err=True)
+
+    def close(self) -> None:
+        """Ends the live line."""
+        if self._shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
+            self._shown = False
 
 
-def _line(total: int, counts: dict[str, int]) -> str:
+def _line(counts: Mapping[str, int]) -> str:
     parts = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    return f"{total} rollouts" + (f": {parts}" if parts else "")
+    return f"{sum(counts.values())} rollouts" + (f": {parts}" if parts else "")
