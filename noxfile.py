@@ -161,6 +161,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Torments the store: `nox -s faults -- [NAME …] [--kills N] [--ops N] [--seconds N] [--seed N] [--json]`."""
+    session.install(*requirements(*PACKAGES, groups=("test",)))
+    session.run("python", "tests/faults", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
 @nox.parametrize("version", ["latest", "oldest"], ids=["latest", "oldest"])
 @nox.parametrize("package", params("adapters"))
 def adapter(session: nox.Session, package: Package, version: str) -> None:

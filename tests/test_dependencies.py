@@ -64,7 +64,7 @@ def transitively_required(name: str) -> set[str]:
 
 
 def _kit_imports(path: Path) -> set[str]:
-    return {"pytest", "pytest_asyncio"} if path.is_relative_to(CONTRACT_KITS) else set()
+    return {"hypothesis", "pytest", "pytest_asyncio"} if path.is_relative_to(CONTRACT_KITS) else set()
 
 
 def test_imports_are_found_wherever_they_stand() -> None:

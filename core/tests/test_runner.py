@@ -13,8 +13,9 @@ from agentlightning._execution import Execution
 from agentlightning.capture import Exporter, current_rollout, install_tracing
 from agentlightning.errors import StoreUnavailable
 from agentlightning.observer import Observers
-from agentlightning.runner import Grader, InProcessLauncher, Runner, RunnerConfig
-from agentlightning.store import SpanQuery, Store, open_store
+from agentlightning.runner import Grader, InProcessLauncher, LoadResources, Runner, RunnerConfig
+from agentlightning.store import MemoryStore, SpanQuery, Store, open_store
+from agentlightning.testing import ManualClock
 from agentlightning.types import (
     FailureClass,
     Json,
@@ -32,7 +33,12 @@ async def no_resources(_: str | None) -> Mapping[str, Resource]:
 
 @asynccontextmanager
 async def running(
-    store: Store, agent: object, *, graders: tuple[Grader, ...] = (), ttl_s: float = 30.0
+    store: Store,
+    agent: object,
+    *,
+    graders: tuple[Grader, ...] = (),
+    ttl_s: float = 30.0,
+    resources: LoadResources = no_resources,
 ) -> AsyncIterator[Runner]:
     install_tracing()
     async with Exporter(store.spans) as exporter:
@@ -42,7 +48,7 @@ async def running(
             exporter=exporter,
             gateway=None,
             graders=graders,
-            resources=no_resources,
+            resources=resources,
             observers=Observers(),
             config=RunnerConfig(concurrency=4, lease_ttl_s=ttl_s),
         )
@@ -183,3 +189,197 @@ async def test_spans_of_an_attempt_are_durable_when_it_has_finished(store: Store
     operations = [span.operation for span in page.items]
     assert operations.count("agl.rollout") == 12
     assert operations.count("agl.reward") == 12
+
+
+async def test_work_that_ends_in_time_is_finished_when_the_runner_drains(store: Store) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def agent(task: Json) -> float:
+        started.set()
+        await go_on.wait()
+        return 1.0
+
+    async with running(store, agent) as runner:
+        (rollout,) = await store.rollouts.enqueue([RolloutRequest(task=1)])
+        await started.wait()
+        draining = asyncio.create_task(runner.drain(grace_s=30))
+        await asyncio.sleep(0)
+        (later,) = await store.rollouts.enqueue([RolloutRequest(task=2)])
+        go_on.set()
+        await draining
+        assert (await store.rollouts.get(rollout.id)).status is RolloutStatus.SUCCEEDED
+        assert (await store.rollouts.get(later.id)).status is RolloutStatus.QUEUED
+
+
+async def test_work_that_does_not_end_in_time_is_handed_back_and_tried_by_another(store: Store) -> None:
+    started, killed = asyncio.Event(), asyncio.Event()
+
+    async def stuck(task: Json) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            killed.set()
+
+    async def quick(task: Json) -> float:
+        return 1.0
+
+    (rollout,) = await store.rollouts.enqueue([RolloutRequest(task=1)])
+    async with running(store, stuck) as runner:
+        await started.wait()
+        await runner.drain(grace_s=0.01)
+        assert killed.is_set()
+        assert (await store.rollouts.get(rollout.id)).status is RolloutStatus.QUEUED
+    async with running(store, quick):
+        (done,) = await store.rollouts.wait([rollout.id], timeout_s=5)
+    assert done.status is RolloutStatus.SUCCEEDED
+    first, _ = await store.rollouts.attempts([rollout.id])
+    assert first.failure is not None
+    assert (first.failure.kind, "was stopped" in first.failure.message) == (FailureClass.INFRASTRUCTURE, True)
+
+
+async def test_an_idle_runner_drains_at_once_and_takes_nothing_afterwards(store: Store) -> None:
+    async def agent(task: Json) -> float:
+        return 1.0
+
+    async with running(store, agent) as runner:
+        await asyncio.sleep(0.01)
+        async with asyncio.timeout(2):
+            await runner.drain(grace_s=30)
+        (rollout,) = await store.rollouts.enqueue([RolloutRequest(task=1)])
+        assert await store.rollouts.wait([rollout.id], timeout_s=0.05) == []
+
+
+async def test_an_end_is_reported_once_the_store_is_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, calls = store.rollouts.finish, 0
+
+    async def away_at_first(*arguments: object, **named: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls < 4:
+            raise StoreUnavailable("it is away")
+        return await finish(*arguments, **named)
+
+    monkeypatch.setattr(store.rollouts, "finish", away_at_first)
+
+    async def agent(task: Json) -> float:
+        return 1.0
+
+    async with running(store, agent, ttl_s=0.3):
+        (rollout,) = await store.rollouts.enqueue([RolloutRequest(task=1)])
+        (done,) = await store.rollouts.wait([rollout.id], timeout_s=5)
+    assert (done.status, done.attempts, calls) == (RolloutStatus.SUCCEEDED, 1, 4)
+
+
+async def test_an_agent_whose_lease_must_have_run_out_is_killed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = asyncio.Event()
+
+    async def endless(task: Json) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            killed.set()
+
+    async def away(*arguments: object, **named: object) -> object:
+        raise StoreUnavailable("it is away")
+
+    monkeypatch.setattr(store.rollouts, "heartbeat", away)
+    async with running(store, endless, ttl_s=0.2):
+        await store.rollouts.enqueue([RolloutRequest(task=1, config=RolloutConfig(max_attempts=1))])
+        async with asyncio.timeout(5):
+            await killed.wait()
+
+
+async def test_a_heartbeat_that_hangs_delays_no_other(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    heartbeat, beaten = store.rollouts.heartbeat, asyncio.Event()
+    hanging, beats = "", 0
+
+    async def slow_for_one(attempt_id: str, **named: object) -> object:
+        nonlocal hanging, beats
+        hanging = hanging or attempt_id
+        if attempt_id == hanging:
+            await asyncio.Event().wait()
+        beats += 1
+        if beats == 6:
+            beaten.set()
+        return await heartbeat(attempt_id, **named)
+
+    monkeypatch.setattr(store.rollouts, "heartbeat", slow_for_one)
+
+    async def endless(task: Json) -> None:
+        await asyncio.Event().wait()
+
+    config = RolloutConfig(max_attempts=1)
+    async with running(store, endless, ttl_s=1.2):
+        queued = await store.rollouts.enqueue([RolloutRequest(task=n, config=config) for n in range(2)])
+        async with asyncio.timeout(20):
+            await beaten.wait()
+        statuses = {(await store.rollouts.get(rollout.id)).status for rollout in queued}
+    assert statuses == {RolloutStatus.RUNNING, RolloutStatus.FAILED}
+
+
+async def test_an_attempt_has_its_time_whatever_the_clocks_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def agent(task: Json) -> float:
+        return 1.0
+
+    long_ago = ManualClock(1e6)  # by this machine's clock, all of it is over
+    async with MemoryStore(clock=long_ago) as store, running(store, agent):
+        (rollout,) = await store.rollouts.enqueue(
+            [RolloutRequest(task=1, config=RolloutConfig(timeout_s=60))]
+        )
+        (done,) = await store.rollouts.wait([rollout.id], timeout_s=5)
+    assert done.status is RolloutStatus.SUCCEEDED
+
+
+async def test_an_output_that_the_store_refuses_is_the_agents_failure(store: Store) -> None:
+    async def agent(task: Json) -> object:
+        return {"score": float("nan")}
+
+    async with running(store, agent):
+        (rollout,) = await store.rollouts.enqueue([RolloutRequest(task=1)])
+        (done,) = await store.rollouts.wait([rollout.id], timeout_s=5)
+    assert done.failure is not None
+    assert (done.attempts, done.failure.kind) == (1, FailureClass.AGENT_ERROR)
+    assert "cannot be stored" in done.failure.message
+
+
+async def test_resources_that_cannot_be_loaded_are_infrastructure(store: Store) -> None:
+    async def agent(task: Json) -> float:
+        return 1.0
+
+    async def broken(_: str | None) -> Mapping[str, Resource]:
+        raise KeyError("a plugin of somebody's")
+
+    async with running(store, agent, resources=broken):
+        (rollout,) = await store.rollouts.enqueue(
+            [RolloutRequest(task=1, config=RolloutConfig(max_attempts=2))]
+        )
+        (done,) = await store.rollouts.wait([rollout.id], timeout_s=5)
+    assert done.failure is not None
+    assert (done.attempts, done.failure.kind) == (2, FailureClass.INFRASTRUCTURE)
+
+
+async def test_it_is_known_how_long_a_runner_was_idle(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def agent(task: Json) -> float:
+        return 1.0
+
+    lease, away = store.rollouts.lease, True
+
+    async def sometimes_away(*arguments: object, **named: object) -> object:
+        if away:
+            raise StoreUnavailable("it is away")
+        return await lease(*arguments, **{**named, "wait_s": 0.0})
+
+    monkeypatch.setattr(store.rollouts, "lease", sometimes_away)
+    async with running(store, agent) as runner:
+        await asyncio.sleep(0.05)
+        assert runner.idle_s == 0.0
+        away = False
+        async with asyncio.timeout(5):
+            while not runner.idle_s:  # noqa: ASYNC110 - it is what a worker does
+                await asyncio.sleep(0.01)
+        assert runner.active == 0

@@ -8,13 +8,21 @@ import secrets
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from agentlightning._execution import Execution, Grader, grade
+from agentlightning._lease_keeping import LeaseKeeper
 from agentlightning.capture import Endpoint, Exporter, RolloutContext
-from agentlightning.errors import AglError, InvalidReward, LeaseLost, StoreError, StoreUnavailable
+from agentlightning.errors import (
+    InvalidReward,
+    LeaseLost,
+    LimitExceeded,
+    ServerError,
+    StoreError,
+    StoreUnavailable,
+)
 from agentlightning.gateway import AttemptGrant, Gateway
 from agentlightning.observer import Observers, RolloutFinished
 from agentlightning.store import Store
@@ -33,6 +41,7 @@ from agentlightning.types import (
 __all__ = ["Grader", "InProcessLauncher", "Launcher", "Runner", "RunnerConfig"]
 
 _log = logging.getLogger("agentlightning.runner")
+_FINISH_S: Final = 600.0  # while the store is away and the lease is kept nevertheless
 
 LoadResources = Callable[[str | None], Awaitable[Mapping[str, Resource]]]
 """Loads the resources of a pinned set by its id; empty for None."""
@@ -105,32 +114,48 @@ class Runner:
         self._observers = observers
         self._config = config
         self._worker = f"runner-{secrets.token_hex(4)}"
+        self._keeper = LeaseKeeper(store.rollouts, ttl_s=config.lease_ttl_s)
         self._active: dict[asyncio.Task[None], Lease] = {}
         self._leasing: asyncio.Task[list[Lease]] | None = None
-        self._draining = False
+        self._draining = asyncio.Event()
+        self._ever_reached = self._reached = False
+        self._busy_at = self._idle_at = time.monotonic()
 
     @property
     def active(self) -> int:
         """Rollouts that are being executed."""
         return len(self._active)
 
-    async def serve(self, *, run_id: str | None = None) -> None:
-        """Leases and executes until cancelled or drained; when cancelled, what is running is cancelled too."""
-        heartbeats = asyncio.create_task(self._heartbeats())
+    @property
+    def idle_s(self) -> float:
+        """For how long the store is known to have had nothing to do for it, in seconds."""
+        return 0.0 if self._active else max(0.0, self._idle_at - self._busy_at)
+
+    async def serve(self, *, run_id: str | None = None, wait_s: float = 5.0) -> None:
+        """Leases and executes until cancelled or drained; when cancelled, what is running is cancelled too.
+
+        Args:
+            run_id: The only run whose rollouts are taken; None takes any.
+            wait_s: How long one call waits for work, in seconds.
+        """
         try:
-            while not self._draining:
+            while not self._draining.is_set():
                 free = self._config.concurrency - len(self._active)
                 if free == 0:
                     await asyncio.wait(self._active, return_when=asyncio.FIRST_COMPLETED)
                     continue
-                for lease in await self._next(free, run_id):
+                leases = await self._next(free, run_id, wait_s)
+                if self._draining.is_set():
+                    await self._hand_back(leases)
+                    break
+                for lease in leases:
                     task = asyncio.create_task(self._run(lease), name=f"rollout-{lease.rollout.id}")
                     self._active[task] = lease
-                    task.add_done_callback(self._active.pop)
+                    task.add_done_callback(self._ended)
             if self._active:
                 await asyncio.wait(self._active)
         finally:
-            tasks = [heartbeats, *self._active]
+            tasks = list(self._active)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -144,7 +169,7 @@ class Runner:
         Args:
             grace_s: How long what is running may take to end, in seconds.
         """
-        self._draining = True
+        self._draining.set()
         if self._leasing is not None:
             self._leasing.cancel()
         if self._active:
@@ -153,68 +178,74 @@ class Runner:
         for task in left:
             task.cancel("the worker stops")
         await asyncio.gather(*left, return_exceptions=True)
-        stopped = Failure(kind=FailureClass.INFRASTRUCTURE, message=f"worker {self._worker!r} was stopped")
-        for lease in left.values():
-            try:
-                await self._finish(lease, failure=stopped)
-            except AglError as error:
-                _log.info("attempt %s could not be handed back: %s", lease.attempt.id, error)
+        await self._hand_back(list(left.values()))
 
-    async def _next(self, limit: int, run_id: str | None) -> list[Lease]:
+    async def _hand_back(self, leases: Sequence[Lease]) -> None:
+        """Ends attempts that others shall try again."""
+        stopped = Failure(kind=FailureClass.INFRASTRUCTURE, message=f"worker {self._worker!r} was stopped")
+        ended = await asyncio.gather(
+            *(self._finish(lease, failure=stopped, patience_s=self._config.lease_ttl_s) for lease in leases),
+            return_exceptions=True,
+        )
+        for lease, result in zip(leases, ended, strict=True):
+            if isinstance(result, BaseException):
+                _log.info("attempt %s could not be handed back: %s", lease.attempt.id, result)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._active[task]
+        self._busy_at = time.monotonic()
+
+    async def _next(self, limit: int, run_id: str | None, wait_s: float) -> list[Lease]:
         """More work; none once the runner is draining."""
-        self._leasing = asyncio.create_task(self._lease(limit, run_id))
+        self._leasing = asyncio.create_task(self._lease(limit, run_id, wait_s))
         try:
-            return await self._leasing
+            leases = await self._leasing
         except asyncio.CancelledError:
-            if self._draining and self._leasing.cancelled():
+            if self._draining.is_set() and self._leasing.cancelled():
                 return []
             self._leasing.cancel()
             raise
+        if leases or not self._reached:
+            self._busy_at = time.monotonic()
+        else:
+            self._idle_at = time.monotonic()
+        return leases
 
-    async def _lease(self, limit: int, run_id: str | None) -> list[Lease]:
+    async def _lease(self, limit: int, run_id: str | None, wait_s: float) -> list[Lease]:
         try:
-            return await self._store.rollouts.lease(
-                self._worker, limit=limit, ttl_s=self._config.lease_ttl_s, wait_s=5.0, run_id=run_id
+            leases = await self._store.rollouts.lease(
+                self._worker, limit=limit, ttl_s=self._config.lease_ttl_s, wait_s=wait_s, run_id=run_id
             )
-        except StoreError as error:
+        except (ServerError, StoreError) as error:
+            if isinstance(error, ServerError) and not self._ever_reached:
+                raise  # it is no server of this version, rather than one that has a bad moment
+            self._reached = False
             _log.warning("cannot lease work, trying again: %s", error)
             await asyncio.sleep(1.0)
             return []
-
-    async def _heartbeats(self) -> None:
-        while True:
-            await asyncio.sleep(self._config.lease_ttl_s / 3)
-            beats = [self._heartbeat(task, lease) for task, lease in self._active.items()]
-            await asyncio.gather(*beats)
-
-    async def _heartbeat(self, task: asyncio.Task[None], lease: Lease) -> None:
-        attempt = lease.attempt
-        try:
-            beat = await self._store.rollouts.heartbeat(
-                attempt.id, token=attempt.token, ttl_s=self._config.lease_ttl_s
-            )
-        except LeaseLost:
-            task.cancel("the lease was lost")
-        except StoreError as error:
-            _log.warning("heartbeat of attempt %s failed, trying again: %s", attempt.id, error)
-        else:
-            if beat.cancelled:
-                task.cancel("the rollout was cancelled")
+        self._reached = self._ever_reached = True
+        return leases
 
     async def _run(self, lease: Lease) -> None:
-        """One attempt from lease to finish; only cancellation gets out."""
+        """One attempt from lease to finish, while its lease is kept; only cancellation gets out."""
+        work = asyncio.current_task()
+        assert work is not None  # noqa: S101 - a coroutine runs in a task
+        keeping = asyncio.create_task(self._keeper.keep(lease.attempt, work))
         try:
             await self._execute(lease)
         except LeaseLost as error:
             _log.info("attempt %s belongs to somebody else by now: %s", lease.attempt.id, error)
-        except AglError as error:
+        except Exception as error:  # noqa: BLE001 - stores, resources and gateways may be plugins
             await self._give_up(lease, error)
+        finally:
+            keeping.cancel()
 
-    async def _give_up(self, lease: Lease, error: AglError) -> None:
+    async def _give_up(self, lease: Lease, error: Exception) -> None:
         """Reports a failure around the agent; where even that fails, the lease runs out by itself."""
+        failure = _failure(error, FailureClass.INFRASTRUCTURE, str(error) or type(error).__name__)
         try:
-            await self._finish(lease, failure=_failure(error, FailureClass.INFRASTRUCTURE, str(error)))
-        except AglError as again:
+            await self._finish(lease, failure=failure)
+        except Exception as again:  # noqa: BLE001 - as above
             _log.warning("attempt %s could not be finished: %s", lease.attempt.id, again)
 
     async def _execute(self, lease: Lease) -> None:
@@ -291,18 +322,22 @@ class Runner:
         output: Json = None,
         failure: Failure | None = None,
         rewards: Mapping[str, float] | None = None,
+        patience_s: float = _FINISH_S,
     ) -> None:
         """Everything observed is durable before the attempt ends."""
         attempt = lease.attempt
         if self._gateway is not None:
             await self._gateway.release(attempt.id)
         await self._exporter.flush(attempt.id)
-        rollout = await self._finished(attempt, output=_plain(output), failure=failure)
+        rollout = await self._finished(
+            attempt, output=_plain(output), failure=failure, until=time.monotonic() + patience_s
+        )
         self._observers.notify(RolloutFinished(rollout=rollout, rewards=rewards or {}))
 
-    async def _finished(self, attempt: Attempt, *, output: Json, failure: Failure | None) -> Rollout:
-        """Ends an attempt, trying again for as long as its lease may hold: its heartbeats go on meanwhile."""
-        until = time.monotonic() + self._config.lease_ttl_s
+    async def _finished(
+        self, attempt: Attempt, *, output: Json, failure: Failure | None, until: float
+    ) -> Rollout:
+        """Ends an attempt, again and again while the store is away; meanwhile its lease is kept, or runs out."""
         while True:
             try:
                 return await self._store.rollouts.finish(
@@ -313,6 +348,11 @@ class Runner:
                     raise
                 _log.warning("attempt %s cannot be finished yet: %s", attempt.id, error)
                 await asyncio.sleep(min(1.0, self._config.lease_ttl_s / 10))
+            except (LimitExceeded, TypeError, ValueError) as error:
+                if output is None:
+                    raise
+                message = f"its output cannot be stored: {error}"
+                output, failure = None, _failure(error, FailureClass.AGENT_ERROR, message)
 
 
 def _time_left(attempt: Attempt) -> float | None:

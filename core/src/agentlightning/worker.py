@@ -6,6 +6,7 @@ The agent is named here, never by the store: a store holds nothing to execute.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -36,6 +37,7 @@ from agentlightning.types import Mode, RolloutStatus
 __all__ = ["WorkOptions", "WorkReport", "work"]
 
 _LOOK_S = 0.1
+_WAIT_S = 5.0
 
 
 class WorkOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,11 +77,15 @@ async def work(
         observers: Listeners besides the configured ones.
 
     Raises:
-        ConfigError: There is no agent.
+        ConfigError: There is no agent, or the store is nobody else's.
         StoreUnavailable: The store cannot be opened.
     """
     if not config.target:
         raise ConfigError("there is no agent to work with; name one as TARGET, such as agent.py:solve")
+    if config.store.startswith("memory://"):
+        raise ConfigError(
+            "a store in memory has no work from elsewhere; name one with --store, such as http://…"
+        )
     tally = _Tally()
     agent = load_target(config.target)
     graders = [build_grader(one, plugins) for one in config.graders]
@@ -109,7 +115,8 @@ async def work(
 
 
 async def _serve(runner: Runner, options: WorkOptions, stop: asyncio.Event) -> None:
-    serving = asyncio.create_task(runner.serve(run_id=options.run_id), name="runner")
+    wait_s = _WAIT_S if options.until_idle_s is None else min(_WAIT_S, max(_LOOK_S, options.until_idle_s))
+    serving = asyncio.create_task(runner.serve(run_id=options.run_id, wait_s=wait_s), name="runner")
     ending = asyncio.create_task(_end(runner, options.until_idle_s, stop), name="runner-end")
     try:
         await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -124,15 +131,12 @@ async def _serve(runner: Runner, options: WorkOptions, stop: asyncio.Event) -> N
 
 async def _end(runner: Runner, until_idle_s: float | None, stop: asyncio.Event) -> None:
     """Returns when the worker should stop: on request, or when there was nothing to do for long enough."""
-    idle_s = 0.0
     while not stop.is_set():
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LOOK_S):
                 await stop.wait()
-        except TimeoutError:
-            idle_s = 0.0 if runner.active else idle_s + _LOOK_S
-            if until_idle_s is not None and idle_s >= until_idle_s:
-                return
+        if until_idle_s is not None and runner.idle_s >= max(_LOOK_S, until_idle_s):
+            return
 
 
 async def _gateway(

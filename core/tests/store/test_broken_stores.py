@@ -5,15 +5,29 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import tempfile
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 import pytest
 
-from agentlightning.errors import Conflict, LeaseLost, NotFound
-from agentlightning.store import MemoryStore, RolloutQuery, SpanQuery
+from agentlightning import semconv
+from agentlightning.errors import Conflict, LeaseLost, LimitExceeded, NotFound
+from agentlightning.store import (
+    AppendResult,
+    AttemptRecord,
+    Limits,
+    MemoryStore,
+    RolloutQuery,
+    RolloutRecord,
+    SpanQuery,
+    SpanRecord,
+    Store,
+)
 from agentlightning.testing import ManualClock, StoreContract
+from agentlightning.types import AttemptStatus, RolloutStatus, RunStatus
 
 Fault = Callable[..., Awaitable[Any]]
 
@@ -34,8 +48,8 @@ class Part:
 class BrokenStore:
     """A memory store with faults, named `part.method`."""
 
-    def __init__(self, clock: ManualClock, faults: dict[str, Fault]) -> None:
-        self._real = MemoryStore(clock=clock)
+    def __init__(self, clock: ManualClock, faults: dict[str, Fault], *, limits: Limits | None = None) -> None:
+        self._real = MemoryStore(clock=clock, limits=limits)
         self.url = self._real.url
         for name in ("sweep", "statistics", "trim", "load"):
             fault = faults.get(f"store.{name}")
@@ -241,6 +255,8 @@ async def _skips_other_rollouts(real: Any, records: Any) -> Any:
     try:
         return await real.load(records)
     except Conflict:
+        if len(records) > 1 or not isinstance(records[0], RolloutRecord):
+            raise
         return None
 
 
@@ -249,6 +265,157 @@ async def _skips_orphans(real: Any, records: Any) -> Any:
         return await real.load(records)
     except NotFound:
         return None
+
+
+def swallowing(name: str, error: type[Exception], words: str, *, answer: Any = None) -> Fault:
+    """A fault that keeps an error to itself."""
+
+    async def fault(real: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return await getattr(real, name)(*arguments, **options)
+        except error as found:
+            if words not in str(found):
+                raise
+            return answer
+
+    return fault
+
+
+async def _serves_three_waiting_workers(
+    real: Any, worker: str, *, wait_s: float = 0.0, **options: Any
+) -> Any:
+    if wait_s and not options:
+        real.__dict__["_served"] = real.__dict__.get("_served", 0) + 1
+        if real.__dict__["_served"] > 3:
+            return []
+    return await real.lease(worker, wait_s=wait_s, **options)
+
+
+async def _summarises_all_attempts(real: Any, query: Any = RolloutQuery(), **options: Any) -> Any:  # noqa: B008
+    found = await real.summarise(query, **options)
+    rewards = await real.count(SpanQuery(operations=(semconv.OPERATION_REWARD,)))
+    if options or len(found) != 1 or found[0].count == rewards:
+        return found
+    return [msgspec.structs.replace(found[0], count=rewards)]
+
+
+async def _ends_all_runs_before_it_trims(real: Any, retention: Any) -> Any:
+    for run in await real.runs.list():
+        if run.status is RunStatus.RUNNING:
+            await real.runs.update(run.id, status=RunStatus.SUCCEEDED)
+    return await real.trim(retention)
+
+
+async def _trims_more_when_it_is_busy(real: Any, retention: Any) -> Any:
+    real.__dict__["_busy"] = real.__dict__.get("_busy", 0) + 1
+    await asyncio.sleep(0)
+    if real.__dict__["_busy"] > 1:
+        retention = msgspec.structs.replace(retention, max_rollouts=retention.max_rollouts - 1)
+    trimmed = await real.trim(retention)
+    real.__dict__["_busy"] -= 1
+    return trimmed
+
+
+async def _counts_completions_that_are_left(real: Any, *, after: int = 0, **options: Any) -> Any:
+    found = await real.completions(after=after, **options)
+    left = await real.completions(limit=1000)
+    gap = 0 if not left else left[-1].cursor - len(left)
+    return [msgspec.structs.replace(one, cursor=one.cursor - gap) for one in found]
+
+
+async def _asks_for_the_rollouts_of_a_repeated_lease(
+    real: Any, worker: str, *, idempotency_key: Any = None, **options: Any
+) -> Any:
+    answers = real.__dict__.setdefault("_answers", {})
+    for lease in answers.get(idempotency_key, ()):
+        await real.get(lease.rollout.id)
+    found = await real.lease(worker, idempotency_key=idempotency_key, **options)
+    if idempotency_key is not None:
+        answers[idempotency_key] = found
+    return found
+
+
+async def _checks_the_queue_before_the_key(real: Any, requests: Any, *, idempotency_key: Any = None) -> Any:
+    if idempotency_key == "full" and len((await real.list()).items) == 2:
+        raise LimitExceeded("the queue is full")
+    return await real.enqueue(requests, idempotency_key=idempotency_key)
+
+
+async def _hides_markers(real: Any, query: Any = SpanQuery(), **options: Any) -> Any:  # noqa: B008
+    page = await real.page(query, **options)
+    shown = tuple(one for one in page.items if one.operation != semconv.OPERATION_TRUNCATED)
+    return msgspec.structs.replace(page, items=shown)
+
+
+async def _loads_what_comes_before_a_conflict(real: Any, records: Any) -> Any:
+    try:
+        return await real.load(records)
+    except Conflict:
+        if len(records) > 1:
+            await real.load(records[:1])
+        raise
+
+
+async def _forgets_what_was_late(real: Any, records: Any) -> Any:
+    return await real.load(
+        [
+            SpanRecord(span=msgspec.structs.replace(one.span, late=False))
+            if isinstance(one, SpanRecord)
+            else one
+            for one in records
+        ]
+    )
+
+
+async def _leaves_attempts_of_running_rollouts_out(real: Any, records: Any) -> Any:
+    open_ = {
+        one.rollout.id
+        for one in records
+        if isinstance(one, RolloutRecord) and one.rollout.status is RolloutStatus.RUNNING
+    }
+    ended = {
+        one.attempt.id
+        for one in records
+        if isinstance(one, AttemptRecord) and one.attempt.finished_at is not None
+    }
+    return await real.load(
+        [
+            one
+            for one in records
+            if not isinstance(one, AttemptRecord)
+            or one.attempt.rollout_id not in open_
+            or one.attempt.id not in ended
+        ]
+    )
+
+
+async def _takes_open_attempts_for_successful(real: Any, records: Any) -> Any:
+    over = {
+        one.rollout.id
+        for one in records
+        if isinstance(one, RolloutRecord) and one.rollout.finished_at is not None
+    }
+    return await real.load(
+        [
+            AttemptRecord(attempt=msgspec.structs.replace(one.attempt, status=AttemptStatus.SUCCEEDED))
+            if isinstance(one, AttemptRecord)
+            and one.attempt.rollout_id in over
+            and one.attempt.finished_at is None
+            else one
+            for one in records
+        ]
+    )
+
+
+async def _lets_loaded_attempts_live_on(real: Any, records: Any) -> Any:
+    return await real.load(
+        [
+            AttemptRecord(attempt=msgspec.structs.replace(one.attempt, expires_at=1e12))
+            if isinstance(one, AttemptRecord) and one.attempt.finished_at is None
+            else one
+            for one in records
+        ]
+    )
 
 
 BROKEN: dict[str, tuple[dict[str, Fault], str]] = {
@@ -367,6 +534,86 @@ BROKEN: dict[str, tuple[dict[str, Fault], str]] = {
         {"store.load": _skips_other_rollouts},
         "test_another_rollout_under_a_loaded_id_is_a_conflict",
     ),
+    "serves three who wait": (
+        {"rollouts.lease": _serves_three_waiting_workers},
+        "test_each_waiting_worker_gets_one_of_the_rollouts_that_come",
+    ),
+    "summarises attempts that were tried again": (
+        {"spans.summarise": _summarises_all_attempts},
+        "test_summaries_leave_out_attempts_that_were_tried_again",
+    ),
+    "trims what a run needs": (
+        {"store.trim": _ends_all_runs_before_it_trims},
+        "test_trim_spares_what_is_open_and_what_an_unfinished_run_needs",
+    ),
+    "trims twice": (
+        {"store.trim": _trims_more_when_it_is_busy},
+        "test_two_who_trim_at_once_trim_once",
+    ),
+    "counts completions anew": (
+        {"rollouts.completions": _counts_completions_that_are_left},
+        "test_completions_go_on_after_a_trim",
+    ),
+    "is silent about trimmed rollouts": (
+        {"rollouts.enqueue": swallowing("enqueue", NotFound, "trimmed", answer=[])},
+        "test_a_key_whose_rollouts_were_trimmed_says_so",
+    ),
+    "fails where leases were trimmed": (
+        {"rollouts.lease": _asks_for_the_rollouts_of_a_repeated_lease},
+        "test_a_key_whose_leases_were_trimmed_takes_others",
+    ),
+    "refuses a repeated key when it is full": (
+        {"rollouts.enqueue": _checks_the_queue_before_the_key},
+        "test_a_full_queue_answers_a_repeated_key",
+    ),
+    "forgets that its queue is full": (
+        {"rollouts.enqueue": swallowing("enqueue", LimitExceeded, "the queue has", answer=[])},
+        "test_the_queue_takes_no_more_than_its_limit",
+    ),
+    "takes large outputs": (
+        {"rollouts.finish": swallowing("finish", LimitExceeded, "output")},
+        "test_large_tasks_and_calls_are_refused",
+    ),
+    "hides markers": (
+        {"spans.page": _hides_markers},
+        "test_an_attempt_takes_no_more_spans_than_its_limit_and_says_so_once",
+    ),
+    "drops what is too much": (
+        {"spans.append": swallowing("append", LimitExceeded, "may have 5000", answer=AppendResult(stored=0))},
+        "test_the_bytes_of_an_attempt_are_limited",
+    ),
+    "loads half a batch": (
+        {"store.load": _loads_what_comes_before_a_conflict},
+        "test_a_batch_with_a_conflict_adds_nothing",
+    ),
+    "skips other spans": (
+        {"store.load": swallowing("load", Conflict, "span of attempt")},
+        "test_another_span_under_a_loaded_id_is_a_conflict",
+    ),
+    "takes late spans for timely": (
+        {"store.load": _forgets_what_was_late},
+        "test_loaded_records_read_as_they_were",
+    ),
+    "loads past a gap": (
+        {"store.load": swallowing("load", ValueError, "missing")},
+        "test_a_gap_in_loaded_spans_is_refused",
+    ),
+    "leaves loaded rollouts running": (
+        {"store.load": _leaves_attempts_of_running_rollouts_out},
+        "test_an_attempt_that_ended_while_it_was_exported_ends_its_rollout",
+    ),
+    "takes lost attempts for successful": (
+        {"store.load": _takes_open_attempts_for_successful},
+        "test_an_open_attempt_of_a_rollout_that_went_on_is_lost",
+    ),
+    "never ends loaded attempts": (
+        {"store.load": _lets_loaded_attempts_live_on},
+        "test_an_open_attempt_that_is_loaded_ends_with_its_lease",
+    ),
+    "takes attempts that never were": (
+        {"store.load": swallowing("load", ValueError, "sequence 2 of 1")},
+        "test_an_attempt_that_its_rollout_never_had_is_refused",
+    ),
     "skips orphans": (
         {"store.load": _skips_orphans},
         "test_a_record_without_what_it_belongs_to_is_refused",
@@ -374,30 +621,43 @@ BROKEN: dict[str, tuple[dict[str, Fault], str]] = {
 }
 """Faults by name, each with the one contract test that fails."""
 
+PARAMETERS = {"self", "store", "clock", "tmp_path"}
 TESTS = {
     name: test
     for name, test in inspect.getmembers(StoreContract, inspect.isfunction)
-    # those that take parameters or a folder are about the kinds of failure and the opening, which nothing here breaks
-    if name.startswith("test_") and set(inspect.signature(test).parameters) <= {"self", "store", "clock"}
+    # those that are parametrized are about the kinds of failure, which nothing here breaks
+    if name.startswith("test_") and set(inspect.signature(test).parameters) <= PARAMETERS
 }
 PATIENCE_S = 2.0
 
 
+class BrokenCase(StoreContract):
+    def __init__(self, faults: dict[str, Fault]) -> None:
+        self._faults = faults
+
+    def make_store(self, folder: Path, *, clock: ManualClock) -> Store:
+        return BrokenStore(clock, self._faults)
+
+    def make_limited_store(self, folder: Path, *, clock: ManualClock, limits: Limits) -> Store:
+        return BrokenStore(clock, self._faults, limits=limits)
+
+
 async def passes(test: Any, faults: Any) -> bool:
     clock = ManualClock()
-    async with BrokenStore(clock, faults) as store:
-        chosen = {"store": store, "clock": clock}
-        arguments = {name: chosen[name] for name in inspect.signature(test).parameters if name in chosen}
-        try:
-            await asyncio.wait_for(test(StoreContract(), **arguments), PATIENCE_S)
-        except (Exception, pytest.fail.Exception):  # noqa: BLE001 - a contract test may fail in any way
-            return False
-        return True
+    with tempfile.TemporaryDirectory() as folder:
+        async with BrokenStore(clock, faults) as store:
+            chosen = {"store": store, "clock": clock, "tmp_path": Path(folder)}
+            arguments = {name: chosen[name] for name in inspect.signature(test).parameters if name in chosen}
+            try:
+                await asyncio.wait_for(test(BrokenCase(faults), **arguments), PATIENCE_S)
+            except (Exception, pytest.fail.Exception):  # noqa: BLE001 - a contract test may fail in any way
+                return False
+            return True
 
 
 async def test_a_store_without_faults_passes() -> None:
     assert [name for name, test in TESTS.items() if not await passes(test, {})] == []
-    assert len(TESTS) > 90
+    assert len(TESTS) > 110
 
 
 @pytest.mark.parametrize("fault", BROKEN)

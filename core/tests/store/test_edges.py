@@ -46,6 +46,8 @@ def nested(depth: int) -> object:
         ({"a": 2**70}, ValueError, "cannot be stored"),
         ({"a": "\ud800"}, ValueError, "cannot be stored"),
         (nested(10_000), ValueError, "flatten it"),
+        (nested(900), ValueError, "flatten it"),
+        ([{"a": [nested(199)]}], ValueError, "200 levels"),
         ({"a": [{"b": math.inf}]}, ValueError, r"inf at \.task\.a\[0\]\.b"),
     ],
 )
@@ -55,6 +57,13 @@ async def test_a_task_that_is_no_json_is_refused(
     with pytest.raises(error, match=reason):
         await store.rollouts.enqueue([RolloutRequest(task=task)])
     assert (await store.rollouts.list()).items == ()
+
+
+async def test_what_is_nested_less_deep_is_stored(store: Store) -> None:
+    wide = [[number, {"text": "é\u0081\u0091" * 50}] for number in range(300)]
+    tasks = [nested(190), {"a": nested(190)}, wide]
+    rollouts = await store.rollouts.enqueue([RolloutRequest(task=task) for task in tasks])
+    assert [(await store.rollouts.get(rollout.id)).task for rollout in rollouts] == tasks
 
 
 async def test_a_large_finite_number_is_no_infinity(store: Store) -> None:

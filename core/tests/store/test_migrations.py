@@ -175,6 +175,18 @@ async def test_an_earlier_copy_is_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "store.db.v1.2.bak").exists()
 
 
+async def test_what_a_killed_migration_left_of_its_copy_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    first_version(path)
+    (tmp_path / "store.db.v1.part").write_text("half")
+    async with SqliteStore(path):
+        pass
+    assert copies(tmp_path) == ["store.db.v1.bak"]
+    with sqlite3.connect(tmp_path / "store.db.v1.bak") as connection:
+        assert connection.execute("SELECT count(*) FROM spans").fetchone() == (SPANS + 1,)
+    connection.close()
+
+
 async def test_a_new_or_current_file_is_not_copied(tmp_path: Path) -> None:
     for _ in range(2):
         async with SqliteStore(tmp_path / "store.db"):

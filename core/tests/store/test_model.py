@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from agentlightning.store import AppendResult, MemoryStore, SqliteStore, Store
@@ -29,14 +29,14 @@ TestSqliteModel.settings = settings(max_examples=30, stateful_step_count=40, dea
 
 
 class DroppingMachine(StoreMachine):
-    """Its store drops every third span, and says that it did not."""
+    """Its store drops the last span of each call, and says that it did not."""
 
     def make_store(self, folder: Path, clock: ManualClock) -> Store:
         store = MemoryStore(clock=clock)
         append = store.spans.append
 
         async def dropping(spans: list[object], **options: object) -> AppendResult:
-            return await append([span for index, span in enumerate(spans, 1) if index % 3], **options)
+            return await append(spans[:-1], **options)
 
         store.spans.append = dropping
         return store
@@ -46,5 +46,11 @@ def test_a_store_that_drops_spans_is_found_out() -> None:
     with pytest.raises(AssertionError):
         run_state_machine_as_test(
             DroppingMachine,
-            settings=settings(max_examples=60, deadline=None, database=None, print_blob=False),
+            settings=settings(
+                max_examples=60,
+                deadline=None,
+                database=None,
+                derandomize=True,
+                phases=[Phase.generate],  # any example will do
+            ),
         )

@@ -160,3 +160,18 @@ async def test_an_operation_that_fails_half_way_leaves_no_half(tmp_path: Path) -
             await store.rollouts.lease("a name that SQLite cannot keep: \ud800")
         assert await store.rollouts.get(rollout.id) == rollout
         assert await store.rollouts.attempts([rollout.id]) == []
+
+
+async def test_a_sweep_that_fails_is_an_error_and_not_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(unit: object) -> int:
+        raise LookupError("a row that makes no sense")
+
+    async with SqliteStore(tmp_path / "store.db") as store:
+        with monkeypatch.context() as patch:
+            patch.setattr("agentlightning.store._sqlite_writer.sweep", broken)
+            with pytest.raises(LookupError, match="no sense"):
+                await store.rollouts.enqueue([RolloutRequest(task=0)])
+        await store.rollouts.enqueue([RolloutRequest(task=1)])
+        assert [rollout.task for rollout in (await store.rollouts.list()).items] == [1]

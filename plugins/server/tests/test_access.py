@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import aiohttp
 import msgspec
 import pytest
 
-from agentlightning.apps import Receive, Send
 from agentlightning.credentials import Credential, KeyRing, Scope
 from agentlightning.store import MemoryStore, open_store
 from agentlightning.types import RolloutRequest, Span, SpanSource, reward_span
-from lightning_plugin_server._mounts import Mount
 from lightning_plugin_server.testing import RunningServer, running_server
 
 PUBLIC = {"/healthz", "/openapi.json"}
@@ -217,23 +216,60 @@ async def test_no_key_is_ever_repeated(
     assert not any(canary in text or server.key in text for text in said)
 
 
-async def _hello(scope: object, receive: Receive, send: Send) -> None:
-    assert isinstance(scope, dict)
-    text = f"{scope['root_path']}|{scope['path']}|{scope['agl.credential'].scope}".encode()
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": text})
+async def test_a_key_in_the_wrong_place_is_not_repeated_either(
+    server: RunningServer, http: aiohttp.ClientSession
+) -> None:
+    headers = {"x-api-key": server.key_for(Scope.VIEWER)}
+    canary = headers["x-api-key"]
+    for path in (
+        f"/{canary}",
+        f"/api/{canary}?key={canary}",
+        f"/api/events?after={canary}",
+        f"/api/events?{canary}=1",
+    ):
+        async with http.get(path, headers={**headers, "last-event-id": canary}) as response:
+            assert response.status in {400, 404}
+            assert canary not in await response.text()
+    body = msgspec.json.encode({"rollout_id": canary})
+    headers["content-type"] = "application/json"
+    async with http.post("/api/rollouts/get", data=body, headers=headers) as response:
+        assert (response.status, canary in await response.text()) == (404, False)
 
 
-async def test_a_mounted_app_is_called_only_for_those_it_admits() -> None:
-    mount = Mount(prefix="/hello", app=_hello, scopes=frozenset({Scope.VIEWER}))
-    with running_server(MemoryStore(), mounts=[mount]) as server:
-        async with aiohttp.ClientSession(server.url) as http:
-            assert await status(http, "GET", "/hello/x", None) == 401
-            assert await status(http, "GET", "/hello/x", server.key_for(Scope.RUNNER)) == 403
-            assert await status(http, "GET", "/hellox", server.key) == 404
-            headers = {"x-api-key": server.key_for(Scope.VIEWER)}
-            async with http.get("/hello/x", headers=headers) as response:
-                assert await response.text() == "/hello|/x|viewer"
+async def test_a_grader_of_one_attempt_leaves_others_alone() -> None:
+    store = MemoryStore()
+    with running_server(store) as server:
+        async with aiohttp.ClientSession(server.url) as http, store:
+            await store.rollouts.enqueue([RolloutRequest(task=n, id=f"r{n}") for n in range(2)])
+            await store.rollouts.lease("w", limit=2)
+            key = server.key_for(Scope.REWARD, rollout_id="r0", attempt_id="r0.1")
+            for name, status in (("r0", 200), ("r1", 403)):
+                reward = reward_span(
+                    rollout_id=name,
+                    attempt_id=f"{name}.1",
+                    span_id="2" * 16,
+                    trace_id="1" * 32,
+                    time_ns=1,
+                    value=1.0,
+                )
+                assert await append(http, key, reward) == status
+
+
+async def test_metrics_are_what_prometheus_reads(server: RunningServer, http: aiohttp.ClientSession) -> None:
+    headers = {"x-api-key": server.key_for(Scope.VIEWER)}
+    async with http.post("/api/nowhere", headers=headers) as response:
+        assert response.status == 404
+    async with http.get("/metrics", headers=headers) as response:
+        text = await response.text()
+    sample = re.compile(r'(agl_[a-z_]+)(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [0-9.e+-]+')
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert all(sample.fullmatch(line) for line in lines)
+    typed = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    names = {line.partition("{")[0].partition(" ")[0] for line in lines}
+    assert {
+        re.sub("_(bucket|sum|count)$", "", name) if "seconds_" in name else name for name in names
+    } == typed
+    assert 'agl_http_requests_total{path="other",status="404"} 1' in lines
 
 
 async def test_a_store_url_never_takes_a_key() -> None:

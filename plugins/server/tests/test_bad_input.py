@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import math
+import random
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
@@ -14,11 +16,36 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentlightning.apps import Message
+from agentlightning.credentials import KeyRing
+from agentlightning.errors import StoreUnavailable
 from agentlightning.store import MemoryStore
-from lightning_plugin_server import ServerConfig
-from lightning_plugin_server._codec import MAX_DEPTH, check_depth
+from agentlightning.store.wire import ErrorBody, routes
+from lightning_plugin_server import ServerApp, ServerConfig, create_app
+from lightning_plugin_server._body import read_body
+from lightning_plugin_server._codec import MAX_DEPTH, check_json, encoded
+from lightning_plugin_server._refusal import Refusal
 from lightning_plugin_server.testing import RunningServer, running_server
 
+KEY = "a key for tests only"
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+FITTING: Mapping[str, st.SearchStrategy[object]] = {
+    "requests": st.lists(
+        st.fixed_dictionaries({"task": VALUES}, optional={"id": st.text(), "priority": st.integers(-9, 9)})
+    ),
+    "limit": st.integers(-3, 20_000),
+    "rollout_ids": st.lists(st.text()),
+    "query": st.fixed_dictionaries(
+        {}, optional={"group": st.text(), "since_ns": st.integers(-(2**63), 2**63 - 1)}
+    ),
+    "cursor": st.text(alphabet="0123456789.:-"),
+    "ttl_s": st.floats(),
+    "token": st.integers(-(2**63), 2**64 - 1),
+}
 ENQUEUE = "/api/rollouts/enqueue"
 JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -34,6 +61,27 @@ async def post(
     }
     async with http.post(path, data=body, headers=sent) as response:
         return response.status, await response.text()
+
+
+async def asked(app: ServerApp, path: str, body: bytes, *, accept: str = MSGPACK) -> tuple[int, bytes]:
+    """Status and body of an answer, without a network."""
+    sent: list[Message] = []
+    names = {"x-api-key": KEY, "content-type": MSGPACK, "accept": accept}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "headers": [(name.encode(), text.encode()) for name, text in names.items()],
+    }
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent[0]["status"], sent[1]["body"]
 
 
 def task(text: str) -> bytes:
@@ -64,6 +112,8 @@ def reward(value: str) -> bytes:
         (ENQUEUE, task("[" * 10_000 + "]" * 10_000), 400),
         (ENQUEUE, task('{"a":' * 10_000 + "1" + "}" * 10_000), 400),
         (ENQUEUE, task("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1)), 400),
+        (ENQUEUE, task('"a\\u0000b"'), 400),
+        (ENQUEUE, task('"\\\\u0000"'), 200),
         (ENQUEUE, task('"\xff"'), 200),
         (ENQUEUE, b'{"requests": [{"task": "\xff"}]}', 400),
         (ENQUEUE, b'{"requests": [{"task": 1, "priority": 9223372036854775808}]}', 400),
@@ -196,16 +246,6 @@ async def test_a_body_over_the_limit_is_refused() -> None:
                 assert response.status == 413
 
 
-async def test_a_slow_body_is_given_up() -> None:
-    with running_server(MemoryStore(), config=ServerConfig(body_timeout_s=0.2)) as server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
-        head = f"POST {ENQUEUE} HTTP/1.1\r\nhost: x\r\nx-api-key: {server.key}\r\ncontent-length: 100\r\n\r\n"
-        writer.write(head.encode() + b"{")
-        await writer.drain()
-        assert (await reader.readline()).split()[1] == b"408"
-        writer.close()
-
-
 async def test_more_requests_than_the_server_takes_are_told_to_wait() -> None:
     with running_server(MemoryStore(), config=ServerConfig(max_requests=2)) as server:
         async with aiohttp.ClientSession(server.url) as http:
@@ -224,12 +264,18 @@ async def test_more_requests_than_the_server_takes_are_told_to_wait() -> None:
             await asyncio.gather(*waiting, return_exceptions=True)
 
 
-@given(
-    st.recursive(st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
-)
+TEXT = st.text(alphabet='[]{}\\\\u0"a\x00', max_size=12)
+
+
+@given(st.recursive(st.integers() | TEXT, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner)))
 @settings(max_examples=200, deadline=None)
-def test_sensible_json_passes_the_check_of_depth(value: object) -> None:
-    check_depth(msgspec.json.encode(value))
+def test_sensible_json_passes_the_check_unless_it_has_a_nul(value: object) -> None:
+    raw = msgspec.json.encode(value)
+    if "\\x00" in repr(value).replace("\\\\", ""):
+        with pytest.raises(ValueError, match="NUL"):
+            check_json(raw)
+    else:
+        check_json(raw)
 
 
 @given(st.integers(MAX_DEPTH + 1, MAX_DEPTH + 50), st.text(alphabet='[]{}\\\\"a', max_size=20))
@@ -239,5 +285,107 @@ def test_text_with_brackets_does_not_change_the_depth(depth: int, text: str) -> 
     for _ in range(depth):
         inner = [inner]
     with pytest.raises(ValueError, match="deep"):
-        check_depth(msgspec.json.encode(inner))
-    check_depth(msgspec.json.encode([text] * 300))
+        check_json(msgspec.json.encode(inner))
+    check_json(msgspec.json.encode([text] * 300))
+
+
+@given(cut=st.integers(0, 30_000), pieces=st.integers(1, 7), limit=st.sampled_from([19_999, 20_000, 30_000]))
+@settings(max_examples=50, deadline=None)
+async def test_a_compressed_body_is_whole_wherever_it_is_split(cut: int, pieces: int, limit: int) -> None:
+    plain = random.Random(1).randbytes(10_000) * 2
+    packed = gzip.compress(plain)[:cut]
+    size = -(-len(packed) // pieces) or 1
+    parts = [packed[at : at + size] for at in range(0, len(packed), size)] or [b""]
+    messages = iter(
+        {"type": "http.request", "body": part, "more_body": place < len(parts) - 1}
+        for place, part in enumerate(parts)
+    )
+
+    async def receive() -> Message:
+        return next(messages)
+
+    reading = read_body(receive, encoding="gzip", length="", limit=limit)
+    if not packed:
+        assert await reading == b""
+    elif len(packed) < len(gzip.compress(plain)) or limit < len(plain):
+        with pytest.raises(Refusal):
+            await reading
+    else:
+        assert await reading == plain
+
+
+async def test_an_unknown_argument_is_refused_with_the_nearest_one(
+    server: RunningServer, http: aiohttp.ClientSession
+) -> None:
+    found, text = await post(http, server.key, "/api/rollouts/lease", b'{"workers": "w"}')
+    assert (found, "did you mean 'worker'?" in text) == (400, True)
+
+
+@pytest.mark.parametrize("depth", [60, 150, *range(900, 1030, 3), 5000])
+async def test_nesting_of_any_depth_is_answered(depth: int) -> None:
+    store = MemoryStore()
+    async with store:
+        app = create_app(store, keys=KeyRing(KEY))
+        deep = b"\x91" * depth + b"\x01"
+        body = b"\x81" + msgspec.msgpack.encode("requests") + b"\x91\x82"
+        body += (
+            msgspec.msgpack.encode("id")
+            + msgspec.msgpack.encode("deep")
+            + msgspec.msgpack.encode("task")
+            + deep
+        )
+        wanted = msgspec.msgpack.encode({"rollout_id": "deep"})
+        assert (status := (await asked(app, ENQUEUE, body))[0]) in {200, 400, 422}
+        for accept in (JSON, MSGPACK):
+            found = (await asked(app, "/api/rollouts/get", wanted, accept=accept))[0]
+            assert found in ({200, 422} if status == 200 else {404, 200, 422})
+
+
+def test_an_answer_that_cannot_be_written_is_refused() -> None:
+    deep: object = 1
+    for _ in range(100_000):
+        deep = [deep]
+    for kind in (JSON, MSGPACK):
+        with pytest.raises(Refusal, match=kind):
+            encoded(deep, accept=kind, content_type=kind)
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+async def test_arguments_of_any_kind_are_answered(data: st.DataObject) -> None:
+    """Every route is sent all of its arguments, some of them with values that fit and some with others."""
+    route = data.draw(st.sampled_from(list(routes().values())))
+    arguments = {
+        field.name: data.draw(VALUES | FITTING.get(field.name, VALUES))
+        for field in msgspec.structs.fields(route.request)
+        if field.name not in {"wait_s", "timeout_s"}
+    }
+    if route.method == "wait":
+        arguments["timeout_s"] = 0
+    async with MemoryStore() as store:
+        app = create_app(store, keys=KeyRing(KEY))
+        status, answer = await asked(app, route.path, msgspec.msgpack.encode(arguments))
+        assert status < 500, answer
+        assert status == 200 or msgspec.json.decode(answer, type=ErrorBody).error.message
+
+
+async def test_a_store_that_is_away_is_503_and_one_that_breaks_is_500_without_its_reason(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    failures = iter([StoreUnavailable("the disk is full"), StoreUnavailable("away"), KeyError("innards")])
+
+    async def fail(**arguments: object) -> object:
+        raise next(failures)
+
+    monkeypatch.setattr(store.runs, "list", fail)
+    with running_server(store) as server:
+        async with aiohttp.ClientSession(server.url, headers={"x-api-key": server.key}) as http:
+            async with http.post("/api/runs/list", json={}) as response:
+                assert (response.status, response.headers["retry-after"]) == (503, "1")
+                assert "disk is full" in await response.text()
+            async with http.get("/healthz") as response:
+                assert (response.status, "away" in await response.text()) == (503, False)
+            async with http.post("/api/runs/list", json={}) as response:
+                assert (response.status, "innards" in await response.text()) == (500, False)
+    assert "innards" in caplog.text

@@ -7,9 +7,11 @@ import asyncio
 import aiohttp
 import msgspec
 
-from agentlightning.credentials import Scope
+from agentlightning.apps import Message
+from agentlightning.credentials import KeyRing, Scope
 from agentlightning.store import MemoryStore, Store
 from agentlightning.types import RolloutRequest, RolloutStatus
+from lightning_plugin_server import create_app
 from lightning_plugin_server.testing import RunningServer, running_server
 
 
@@ -22,8 +24,9 @@ async def finish(store: Store, *names: str, run_id: str | None = None) -> None:
 
 async def in_flight(server: RunningServer, count: int) -> None:
     """Returns when the server answers so many requests."""
-    while server.app.requests_in_flight != count:  # noqa: ASYNC110 - the server has no event for it
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(20):
+        while server.app.requests_in_flight != count:  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0.01)
 
 
 class Events:
@@ -86,7 +89,7 @@ async def test_a_worker_that_leaves_while_it_waits_takes_no_work() -> None:
     store = MemoryStore()
     with running_server(store) as server:
         async with store, aiohttp.ClientSession(server.url, headers={"x-api-key": server.key}) as http:
-            body = {"worker": "gone", "wait_s": 30}
+            body = {"worker": "gone", "wait_s": 60}
             waiting = asyncio.create_task(http.post("/api/rollouts/lease", json=body))
             await in_flight(server, 1)
             waiting.cancel()
@@ -105,3 +108,45 @@ async def test_long_polls_end_at_once_when_the_server_stops() -> None:
             server.stop()
             answers = await asyncio.wait_for(asyncio.gather(*waiting), 20)
             assert {(answer.status, answer.headers["retry-after"]) for answer in answers} == {(503, "1")}
+
+
+async def test_a_slow_consumer_is_not_read_ahead_for() -> None:
+    store = MemoryStore()
+    async with store:
+        await finish(store, *(f"r{n}" for n in range(250)))
+        asked = 0
+        completions = store.rollouts.completions
+
+        async def counted(**arguments: object) -> object:
+            nonlocal asked
+            asked += 1
+            return await completions(**arguments)
+
+        store.rollouts.completions = counted
+        app = create_app(store, keys=KeyRing("a key for tests only"))
+        room = asyncio.Semaphore(10)
+        full, left = asyncio.Event(), asyncio.Event()
+
+        async def send(message: Message) -> None:
+            if room.locked():
+                full.set()
+            await room.acquire()
+
+        async def receive() -> Message:
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        headers = [(b"x-api-key", b"a key for tests only")]
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/api/events",
+            "query_string": b"",
+            "headers": headers,
+        }
+        serving = asyncio.create_task(app(scope, receive, send))
+        await full.wait()
+        await asyncio.sleep(0)
+        assert asked == 1
+        left.set()
+        await serving

@@ -4,16 +4,13 @@ from agentlightning.store._limits import Limits
 from agentlightning.store._memory_store import MemoryStore
 from agentlightning.store._open import open_store
 from agentlightning.store._protocols import (
-    AppendResult,
-    Page,
     ResourceStore,
-    RolloutQuery,
     RolloutStore,
     RunStore,
-    SpanQuery,
     SpanStore,
     Store,
 )
+from agentlightning.store._queries import AppendResult, Page, RolloutQuery, SpanQuery
 from agentlightning.store._records import (
     AttemptRecord,
     EventRecord,

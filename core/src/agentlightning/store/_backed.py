@@ -54,7 +54,10 @@ class BackedStore:
         if retention.max_age_s is not None:
             choose = partial(operations.aged, age_s=retention.max_age_s, limit=_CHOSEN_AT_ONCE)
             while chosen := await self._executor.read(choose):
-                trimmed += await self._remove(chosen)
+                parts = await self._remove(chosen)
+                trimmed += parts
+                if not any(part.rollouts for part in parts):
+                    break  # somebody else deletes the same
         surplus = await self._executor.read(lambda unit: operations.surplus(unit, retention))
         trimmed += await self._remove(surplus)
         return Trimmed(
@@ -82,9 +85,7 @@ class BackedStore:
     async def _remove(self, rollout_ids: Sequence[str]) -> list[Trimmed]:
         starts = range(0, len(rollout_ids), _REMOVED_AT_ONCE)
         parts = [rollout_ids[start : start + _REMOVED_AT_ONCE] for start in starts]
-        return [
-            await self._executor.write(partial(operations.remove, rollout_ids=part)) for part in parts
-        ]
+        return [await self._executor.write(partial(operations.remove, rollout_ids=part)) for part in parts]
 
 
 def _check_retention(retention: Retention) -> None:

@@ -88,7 +88,7 @@ def _parts(value: object) -> Iterable[object]:
         return value.values()
     if isinstance(value, msgspec.Struct):
         return msgspec.structs.astuple(value)
-    return value if isinstance(value, _NESTED) else ()
+    return value if isinstance(value, list | tuple | set | frozenset) else ()
 
 
 def unpack(data: bytes, kind: type[Value]) -> Value:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
+from typing import TypeAlias
 
-from agentlightning.store import _whole_operations as operations
+import msgspec
+
 from agentlightning.store._codec import pack
 from agentlightning.store._limits import Limits
+from agentlightning.store._load_operations import Arriving, Load
 from agentlightning.store._packing import packed_span
 from agentlightning.store._records import (
     AttemptRecord,
@@ -20,13 +23,14 @@ from agentlightning.store._records import (
     RunRecord,
     SpanRecord,
 )
+from agentlightning.store._rollouts import check_request
 from agentlightning.store._rows import AttemptRow, ResourceRow, RolloutRow, rollout_row
 from agentlightning.store._runs import check_point
 from agentlightning.store._unit import Unit
-from agentlightning.types import Attempt, Failure, ResourceSet, Rollout, RolloutRequest
+from agentlightning.types import Attempt, Failure, ResourceSet, Rollout, RolloutRequest, Span
 
-Step = Callable[[Unit], int]
-"""Adds some records; returns how many are new."""
+Step: TypeAlias = Callable[[Load], int]
+"""Checks some records and has them added; returns how many are new."""
 
 
 def steps_of(records: Sequence[Record], *, limits: Limits) -> list[Step]:
@@ -36,38 +40,48 @@ def steps_of(records: Sequence[Record], *, limits: Limits) -> list[Step]:
         if attempt_id is None:
             steps += (_step(record) for record in some)
         else:
-            steps.append(_spans(attempt_id, [one for one in some if isinstance(one, SpanRecord)], limits))
+            spans = [_arriving(one.span, limits) for one in some if isinstance(one, SpanRecord)]
+            steps.append(partial(Load.spans, attempt_id=attempt_id, arriving=spans))
     return steps
+
+
+def load_all(unit: Unit, steps: Sequence[Step]) -> int:
+    """Takes the steps and adds what is new; returns how many records that are."""
+    load = Load(unit)
+    added = sum(step(load) for step in steps)
+    load.write()
+    return added
 
 
 def _attempt_of(record: Record) -> str | None:
     return record.span.attempt_id if isinstance(record, SpanRecord) else None
 
 
-def _spans(attempt_id: str, records: Sequence[SpanRecord], limits: Limits) -> Step:
-    spans = [(one.span.sequence, one.span.late, packed_span(one.span, limits=limits)) for one in records]
-    return partial(operations.load_spans, attempt_id=attempt_id, spans=spans)
+def _arriving(span: Span, limits: Limits) -> Arriving:
+    # the place is the row's: stored as it came, so that it has the same bytes here as there
+    packed = packed_span(msgspec.structs.replace(span, sequence=0, late=False), limits=limits)
+    return Arriving(span, packed)
 
 
 def _step(record: Record) -> Step:
     match record:
         case RolloutRecord(rollout=rollout):
-            return partial(operations.load_rollout, row=_rollout_row(rollout))
+            return partial(Load.rollout, row=_rollout_row(rollout))
         case AttemptRecord(attempt=attempt):
-            return partial(operations.load_attempt, row=_attempt_row(attempt))
+            return partial(Load.attempt, row=_attempt_row(attempt))
         case ResourceSetRecord(resource_set=resource_set):
-            return partial(operations.load_resources, row=_resource_row(resource_set))
+            return partial(Load.resource_set, row=_resource_row(resource_set))
         case RunRecord(run=run):
             pack(run, what=f"run {run.id!r}")
-            return partial(operations.load_run, run=run)
+            return partial(Load.run, run=run)
         case MetricRecord(run_id=run_id, point=point):
             check_point(point)
-            return partial(operations.load_point, run_id=run_id, point=point)
+            return partial(Load.point, run_id=run_id, point=point)
         case EventRecord(run_id=run_id, index=index, event=event):
-            packed = pack(event, what=f"event {event.kind!r}")
-            return partial(operations.load_event, run_id=run_id, index=index, event=packed)
+            pack(event, what=f"event {event.kind!r}")
+            return partial(Load.event, run_id=run_id, index=index, event=event)
         case _:
-            raise TypeError(f"a span record must be loaded with its attempt, got {type(record).__name__}")
+            raise TypeError(f"a store loads records, got {type(record).__name__}")
 
 
 def _rollout_row(rollout: Rollout) -> RolloutRow:
@@ -84,8 +98,10 @@ def _rollout_row(rollout: Rollout) -> RolloutRow:
         priority=rollout.priority,
         metadata=rollout.metadata,
     )
+    check_request(request)
     row = rollout_row(request)
     what = f"rollout {rollout.id!r}"
+    pack(rollout, what=what)  # its numbers, too
     return RolloutRow(
         number=0,
         id=row.id,
@@ -107,6 +123,7 @@ def _rollout_row(rollout: Rollout) -> RolloutRow:
 
 
 def _attempt_row(attempt: Attempt) -> AttemptRow:
+    pack(attempt, what=f"attempt {attempt.id!r}")
     return AttemptRow(
         number=0,
         id=attempt.id,
@@ -126,6 +143,7 @@ def _attempt_row(attempt: Attempt) -> AttemptRow:
 
 
 def _resource_row(found: ResourceSet) -> ResourceRow:
+    pack(found, what=f"resource set {found.id!r}")
     return ResourceRow(
         version=0,
         id=found.id,

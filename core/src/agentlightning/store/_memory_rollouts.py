@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from agentlightning.store._protocols import RolloutQuery
+from agentlightning.store._queries import RolloutQuery
 from agentlightning.store._rows import SEQUENCE_BITS, AttemptRow, RolloutRow
 from agentlightning.types import RolloutStatus
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from agentlightning.store._memory_rollouts import MemoryAttempts, MemoryRollouts
-from agentlightning.store._protocols import RolloutQuery
+from agentlightning.store._queries import RolloutQuery
 from agentlightning.store._records import RewardKey, RewardSummary
 from agentlightning.store._rows import (
     FoundSpan,
@@ -108,8 +108,8 @@ class MemoryKeys:
 
     def forget(self, before: float) -> None:
         """Deletes what was remembered before a time."""
-        while self._times:
-            key = next(iter(self._times))  # the oldest, so that looking costs nothing while there is none to forget
+        while self._times:  # from the oldest on: looking costs nothing while there is none to forget
+            key = next(iter(self._times))
             if self._times[key] >= before:
                 break
             del self._answers[key], self._times[key]

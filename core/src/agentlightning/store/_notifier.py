@@ -76,7 +76,8 @@ class Notifier:
             else:
                 self._curious.add(future)
         try:
-            await asyncio.wait_for(future, timeout_s)
+            async with asyncio.timeout(timeout_s):  # `wait_for` may keep a cancellation to itself
+                await future
         except TimeoutError:
             pass
         except asyncio.CancelledError:

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping, Sequence
-from typing import Final, Generic, Protocol, Self, TypeVar
+from typing import Protocol, Self
 
-import msgspec
-
+from agentlightning.store._queries import (
+    ALL_ROLLOUTS,
+    ALL_SPANS,
+    AppendResult,
+    Page,
+    RolloutQuery,
+    SpanQuery,
+)
 from agentlightning.store._records import (
     Loaded,
     Record,
@@ -30,7 +36,6 @@ from agentlightning.types import (
     Json,
     Lease,
     MetricPoint,
-    Mode,
     Resource,
     ResourceRecord,
     ResourceSet,
@@ -38,78 +43,11 @@ from agentlightning.types import (
     Reward,
     Rollout,
     RolloutRequest,
-    RolloutStatus,
     Run,
     RunEvent,
     RunStatus,
     Span,
 )
-
-Item = TypeVar("Item")
-
-
-class Page(msgspec.Struct, Generic[Item], frozen=True, kw_only=True):
-    """A slice of a listing.
-
-    Attributes:
-        cursor: Hand it to the next call to read on; None after the last page.
-    """
-
-    items: tuple[Item, ...]
-    cursor: str | None = None
-
-
-class RolloutQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which rollouts; a field that is None does not restrict. Listings are in order of creation."""
-
-    ids: tuple[str, ...] | None = None
-    run_id: str | None = None
-    group: str | None = None
-    mode: Mode | None = None
-    statuses: tuple[RolloutStatus, ...] | None = None
-    newest_first: bool = False
-
-
-class SpanQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which spans; a field that is None does not restrict. Ordered by attempt, then by sequence.
-
-    Attributes:
-        names: Exact span names.
-        since_ns: Spans that started then or later, in nanoseconds since the epoch.
-        until_ns: Spans that started before.
-    """
-
-    rollout_ids: tuple[str, ...] | None = None
-    attempt_ids: tuple[str, ...] | None = None
-    operations: tuple[str, ...] | None = None
-    names: tuple[str, ...] | None = None
-    agent: str | None = None
-    since_ns: int | None = None
-    until_ns: int | None = None
-    include_late: bool = False
-
-
-class AppendResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of appended spans.
-
-    Attributes:
-        stored: Newly stored.
-        duplicates: There already.
-        late: Kept aside, because their attempt had ended.
-        spooled: Durable on this machine's disk, on their way to a server that is away just now.
-    """
-
-    stored: int
-    duplicates: int = 0
-    late: int = 0
-    spooled: int = 0
-
-
-ALL_ROLLOUTS: Final = RolloutQuery()
-"""Every rollout, oldest first."""
-
-ALL_SPANS: Final = SpanQuery()
-"""Every span that is not late."""
 
 
 class RolloutStore(Protocol):
@@ -383,7 +321,8 @@ class Store(Protocol):
     async def trim(self, retention: Retention) -> Trimmed:
         """Deletes terminal rollouts, with all that belongs to them, as far as the retention says; oldest first.
 
-        What a run that is not over (running, interrupted or stopped) may need is never deleted.
+        What a run that is not over (running, interrupted or stopped) may need is never deleted, nor is the rollout
+        that became terminal last: it keeps the count of completions.
         """
         ...
 
@@ -391,11 +330,15 @@ class Store(Protocol):
         """Adds records as another store exported them; what is there already is skipped.
 
         Rollouts come before their attempts, and attempts before their spans. Terminal rollouts complete anew, in
-        the order of the records; attempts that were open are judged by their leases, as any other.
+        the order of the records. Attempts that were open are judged by their leases, as any other; where rollout
+        and newest attempt were exported at different moments, the later moment counts. If anything is refused,
+        nothing of the batch is added.
 
         Raises:
-            Conflict: An id is taken by something else. Nothing of the batch is added.
+            Conflict: An id is taken by something else.
             NotFound: What a record belongs to is neither here nor before it in the batch.
+            ValueError: Spans or events before it are missing, or a rollout never had such an attempt.
+            LimitExceeded: A span, or the batch, is larger than the store takes.
         """
         ...
 

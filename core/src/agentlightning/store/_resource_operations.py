@@ -40,24 +40,14 @@ def publish(unit: Unit, row: ResourceRow, *, key: str | None, digest: bytes) -> 
     return added
 
 
-def load(unit: Unit, row: ResourceRow) -> bool:
-    """Adds a set as it was, under the next version; whether it is new.
-
-    Raises:
-        Conflict: Its id is taken by another set.
-    """
+def add_as_was(unit: Unit, row: ResourceRow) -> None:
+    """Adds a set of another store under the next version; a live one is retired where another is live."""
     table = unit.tables.resources
-    known = table.get(row.id)
-    if known is not None:
-        if known.body != row.body:
-            raise Conflict(f"resource set id {row.id!r} is taken by a set with other resources")
-        return False
     newest = table.newest(run_id=None, limit=1)
     state = row.state
     if state == ResourceState.LIVE and live_set(unit) is not None:
         state = ResourceState.RETIRED.value
     table.add(msgspec.structs.replace(row, version=newest[0].version + 1 if newest else 1, state=state))
-    return True
 
 
 def get(unit: Unit, set_id: str) -> ResourceRow:

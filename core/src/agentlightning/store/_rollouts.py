@@ -16,7 +16,7 @@ from agentlightning.store._codec import digest, pack
 from agentlightning.store._executor import Executor
 from agentlightning.store._limits import Limits
 from agentlightning.store._notifier import Notifier, Topic
-from agentlightning.store._protocols import ALL_ROLLOUTS, Page, RolloutQuery
+from agentlightning.store._queries import ALL_ROLLOUTS, Page, RolloutQuery
 from agentlightning.store._rows import AttemptRow, RolloutRow, attempt_of, lease_of, rollout_of, rollout_row
 from agentlightning.store._unit import Operation, Unit
 from agentlightning.types import (
@@ -61,9 +61,7 @@ class Rollouts:
                     f" {self._limits.task_bytes}; put large data elsewhere and name it in the task"
                 )
         added = await self._executor.write(
-            partial(
-                operations.enqueue, rows=rows, key=idempotency_key, digest=fingerprint, room=self._room
-            )
+            partial(operations.enqueue, rows=rows, key=idempotency_key, digest=fingerprint, room=self._room)
         )
         return [rollout_of(row) for row in added]
 

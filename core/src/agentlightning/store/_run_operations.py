@@ -43,22 +43,11 @@ def create(unit: Unit, run: Run) -> Run:
     return run
 
 
-def load(unit: Unit, run: Run) -> bool:
-    """Adds a run as it was; one that somebody drove is interrupted. Whether it is new.
-
-    Raises:
-        Conflict: Its id is taken by another run.
-    """
-    known = unit.tables.runs.get(run.id)
-    if known is not None:
-        if unpack(known.body, Run).created_at != run.created_at:
-            raise Conflict(f"run id {run.id!r} is taken by another run")
-        return False
-    running = run.status is RunStatus.RUNNING
-    status = RunStatus.INTERRUPTED if running else run.status
+def as_left(run: Run) -> RunRow:
+    """The row of a run that another store kept: nobody drives it here."""
+    status = RunStatus.INTERRUPTED if run.status is RunStatus.RUNNING else run.status
     left = msgspec.structs.replace(run, status=status, owner=None, expires_at=None)
-    unit.tables.runs.add(RunRow(0, run.id, _pack(left)))
-    return True
+    return RunRow(0, run.id, _pack(left))
 
 
 def unfinished(unit: Unit) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
+from itertools import count, groupby
+from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -13,8 +14,8 @@ from agentlightning.errors import NotFound
 from agentlightning.store import lifecycle
 from agentlightning.store._codec import unpack
 from agentlightning.store._limits import Limits
-from agentlightning.store._packing import PackedSpan, packed_span
-from agentlightning.store._protocols import AppendResult, SpanQuery
+from agentlightning.store._packing import PackedSpan, packed_span, unpacked_span
+from agentlightning.store._queries import AppendResult, SpanQuery
 from agentlightning.store._rows import SEQUENCE_BITS, AttemptRow, FoundSpan, RewardRow, SpanRange, SpanRow
 from agentlightning.store._unit import Unit
 from agentlightning.types import AttemptStatus, Reward, Span, SpanSource, SpanStatus
@@ -62,24 +63,20 @@ def append(
     return Appended(AppendResult(stored=stored, duplicates=duplicates, late=late), refusal)
 
 
-def load(unit: Unit, attempt_id: str, spans: Sequence[tuple[int, bool, PackedSpan]]) -> int:
-    """Adds spans with the sequence and lateness that they had; returns how many are new.
+def add_as_were(unit: Unit, attempt_id: str, spans: Sequence[tuple[bool, PackedSpan]]) -> None:
+    """Adds spans of another store that the attempt does not have, each late as it was."""
+    for late, some in groupby(spans, key=itemgetter(0)):
+        _append(unit, _attempt(unit, attempt_id, ()), [span for _, span in some], late=late)
 
-    Raises:
-        ValueError: A sequence does not go on where the attempt's spans end.
-    """
-    row = _attempt(unit, attempt_id, [span for _, _, span in spans])
-    known = unit.tables.spans.known(row.number, [span.span_id for _, _, span in spans])
-    fresh = [one for one in spans if one[2].span_id not in known]
-    for place, (sequence, late, span) in enumerate(fresh, start=row.spans + 1):
-        if sequence != place:
-            raise ValueError(
-                f"span {span.span_id!r} of attempt {attempt_id!r} has sequence {sequence}, expected {place}:"
-                " spans before it are missing; load them first"
-            )
-        _append(unit, row, [span], late=late)
-        row = _attempt(unit, attempt_id, ())
-    return len(fresh)
+
+def stored(unit: Unit, row: AttemptRow, *, first: int, last: int) -> dict[str, Span]:
+    """The spans of an attempt between two sequences, both included, by span id."""
+    start = row.number << SEQUENCE_BITS
+    found = unit.tables.spans.find(
+        SpanRange(start + first - 1, start + last + 1, include_late=True), limit=last - first + 1
+    )
+    blobs = _blobs(unit, found)
+    return {span.span_id: span for span in (unpacked_span(one, blobs) for one in found)}
 
 
 def page(unit: Unit, query: SpanQuery, *, limit: int, cursor: int) -> RawPage:
@@ -90,11 +87,7 @@ def page(unit: Unit, query: SpanQuery, *, limit: int, cursor: int) -> RawPage:
         if len(found) > limit:
             break
     shown = found[:limit]
-    digests = [
-        digest for span in shown if span.blobs for digest in unpack(span.blobs, dict[str, bytes]).values()
-    ]
-    blobs = unit.tables.blobs.many(digests) if digests else {}
-    return RawPage(shown, more=len(found) > limit, blobs=blobs)
+    return RawPage(shown, more=len(found) > limit, blobs=_blobs(unit, shown))
 
 
 def count_spans(unit: Unit, query: SpanQuery) -> int:
@@ -110,6 +103,14 @@ def rewards(unit: Unit, rollout_ids: Sequence[str]) -> list[Reward]:
         if row is not None:
             found += (_reward(reward, row) for reward in unit.tables.spans.rewards(row.number))
     return found
+
+
+def _blobs(unit: Unit, found: Sequence[FoundSpan]) -> dict[bytes, bytes]:
+    """The payloads that spans refer to."""
+    digests = [
+        digest for span in found if span.blobs for digest in unpack(span.blobs, dict[str, bytes]).values()
+    ]
+    return unit.tables.blobs.many(digests) if digests else {}
 
 
 def _fresh(unit: Unit, row: AttemptRow, spans: Sequence[PackedSpan]) -> list[PackedSpan]:

@@ -9,7 +9,7 @@ from agentlightning.store import _span_operations as operations
 from agentlightning.store._executor import Executor
 from agentlightning.store._limits import Limits
 from agentlightning.store._packing import PackedSpan, packed_span, unpacked_span
-from agentlightning.store._protocols import (
+from agentlightning.store._queries import (
     ALL_ROLLOUTS,
     ALL_SPANS,
     AppendResult,

@@ -12,16 +12,18 @@ from pathlib import Path
 def back_up(path: Path, *, version: int) -> Path:
     """Copies what is committed in a file to `FILE.v<version>.bak`, or to the next free name.
 
-    The copy has its name only when it is whole and on disk, and never replaces an earlier one.
+    The caller holds the file's write lock. The copy has its name only when it is whole and on disk, and never
+    replaces an earlier one.
 
     Returns:
         Where the copy is.
     """
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    unfinished.unlink(missing_ok=True)
+    unfinished = path.with_name(f"{path.name}.v{version}.part")
+    unfinished.unlink(missing_ok=True)  # of a process that was killed: whoever migrates holds the lock
     source = sqlite3.connect(path)
     copy = sqlite3.connect(unfinished)
     try:
+        copy.execute("PRAGMA journal_mode = OFF")  # no journal is left behind that would spoil the next copy
         source.backup(copy)
     finally:
         copy.close()

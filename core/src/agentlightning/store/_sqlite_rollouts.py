@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from agentlightning.store._protocols import RolloutQuery
+from agentlightning.store._queries import RolloutQuery
 from agentlightning.store._rows import AttemptRow, RolloutRow
 
 _ROLLOUT: Final = "INSERT INTO rollouts VALUES (NULL" + ", ?" * 16 + ")"

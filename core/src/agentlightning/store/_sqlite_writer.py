@@ -108,6 +108,12 @@ class Writer:
             if self._connection.in_transaction:
                 execute("ROLLBACK")
             return error
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread that all wait for must live on
+            if self._connection.in_transaction:
+                execute("ROLLBACK")
+            for job in jobs:
+                job.error = error
+            return None
         self._notifier.notify(changes)
         return None
 

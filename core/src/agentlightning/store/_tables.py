@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from agentlightning.store._protocols import RolloutQuery
+from agentlightning.store._queries import RolloutQuery
 from agentlightning.store._records import RewardKey, RewardSummary
 from agentlightning.store._rows import (
     AttemptRow,

@@ -53,7 +53,10 @@ def surplus(unit: Unit, retention: Retention) -> list[str]:
     after = 0
     chosen: list[str] = []
     while (rollouts > 0 or size_bytes > 0) and after < last:
-        for row in table.completed(after=after, run_id=None, limit=_WINDOW):
+        rows = table.completed(after=after, run_id=None, limit=_WINDOW)
+        if not rows:
+            break
+        for row in rows:
             after = row.completion or last
             if row.run_id in kept or after == last:  # the last one keeps the count of completions
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agentlightning.testing._store_lifecycle_contract import LifecycleContract
+from agentlightning.testing._store_load_contract import LoadContract
 from agentlightning.testing._store_log_contract import ResourceContract, SpanContract
 from agentlightning.testing._store_queue_contract import QueueContract
 from agentlightning.testing._store_run_contract import RunContract
@@ -10,7 +11,7 @@ from agentlightning.testing._store_whole_contract import WholeContract
 
 
 class StoreContract(
-    QueueContract, LifecycleContract, SpanContract, ResourceContract, RunContract, WholeContract
+    QueueContract, LifecycleContract, SpanContract, ResourceContract, RunContract, WholeContract, LoadContract
 ):
     """Every promise of the store's protocols.
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Awaitable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,12 +16,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from agentlightning.errors import LeaseLost
 from agentlightning.store import Retention, SpanQuery, Store
 from agentlightning.testing._manual_clock import ManualClock
-from agentlightning.testing._store_model import Model, ModelAttempt, ModelRollout
+from agentlightning.testing._store_model import Model, ModelAttempt, ModelRollout, ModelSet
+from agentlightning.testing._store_run_contract import job
 from agentlightning.types import (
     Failure,
     FailureClass,
+    ResourceState,
     RolloutConfig,
     RolloutRequest,
+    RunStatus,
     Span,
     SpanSource,
 )
@@ -28,6 +32,9 @@ from agentlightning.types import (
 Result = TypeVar("Result")
 KINDS = st.none() | st.sampled_from([kind.value for kind in FailureClass])
 PICK = st.integers(0, 10**6)
+RUNS = st.sampled_from([None, "open", "over"])
+STATES = st.sampled_from([state for state in ResourceState if state is not ResourceState.CANDIDATE])
+WEIGHTS = st.sampled_from([0.0, 1.0])  # so that nothing is left to chance
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -49,13 +56,16 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = Model()
+        self.model = Model(open_run="open")
         self.clock = ManualClock(0.0)
         self.folder = tempfile.TemporaryDirectory()
         self.runner = asyncio.Runner()
         self.keys = 0
         self.store = self.make_store(Path(self.folder.name), self.clock)
         self.run(self.store.__aenter__())
+        for name in ("open", "over"):
+            self.run(self.store.runs.create(job(name)))
+        self.run(self.store.runs.update("over", status=RunStatus.SUCCEEDED))
 
     def run(self, call: Awaitable[Result]) -> Result:
         async def wait() -> Result:
@@ -73,32 +83,71 @@ class StoreMachine(RuleBasedStateMachine):
         timeout_s=st.sampled_from([None, 3.0, 12.0]),
         max_attempts=st.integers(1, 3),
         retry_on=st.sets(st.sampled_from(FailureClass)),
+        run_id=RUNS,
     )
     def enqueue(
-        self, priorities: list[int], timeout_s: float | None, max_attempts: int, retry_on: set[FailureClass]
+        self,
+        priorities: list[int],
+        timeout_s: float | None,
+        max_attempts: int,
+        retry_on: set[FailureClass],
+        run_id: str | None,
     ) -> None:
         config = RolloutConfig(
             timeout_s=timeout_s, max_attempts=max_attempts, retry_on=tuple(sorted(retry_on))
         )
         start = len(self.model.rollouts)
-        rollouts = [ModelRollout(start + n, priority, config) for n, priority in enumerate(priorities)]
+        rollouts = [
+            ModelRollout(start + n, priority, config, run_id) for n, priority in enumerate(priorities)
+        ]
         self.model.rollouts += rollouts
         requests = [
-            RolloutRequest(task=each.number, id=f"r{each.number}", priority=each.priority, config=config)
+            RolloutRequest(
+                task=each.number,
+                id=f"r{each.number}",
+                priority=each.priority,
+                config=config,
+                run_id=run_id,
+            )
             for each in rollouts
         ]
         for _ in range(2):
             self.run(self.store.rollouts.enqueue(requests, idempotency_key=f"e{start}"))
 
-    @rule(limit=st.integers(0, 3), ttl_s=st.sampled_from([2.0, 10.0]))
-    def lease(self, limit: int, ttl_s: float) -> None:
+    @rule(limit=st.integers(0, 3), ttl_s=st.sampled_from([2.0, 10.0]), run_id=RUNS)
+    def lease(self, limit: int, ttl_s: float, run_id: str | None) -> None:
         self.keys += 1
-        expected = [(attempt.rollout.number, attempt.token) for attempt in self.model.lease(limit, ttl_s)]
+        taken = self.model.lease(limit, ttl_s, run_id)
+        expected = [(attempt.rollout.number, attempt.token) for attempt in taken]
         for _ in range(2 if expected else 1):  # a repeated call gives the same leases
-            leases = self.run(
-                self.store.rollouts.lease("worker", limit=limit, ttl_s=ttl_s, idempotency_key=f"l{self.keys}")
+            call = self.store.rollouts.lease(
+                "worker", limit=limit, ttl_s=ttl_s, run_id=run_id, idempotency_key=f"l{self.keys}"
             )
+            leases = self.run(call)
             assert [(lease.rollout.task, lease.attempt.token) for lease in leases] == expected
+
+    @rule(state=STATES, weight=WEIGHTS)
+    def publish(self, state: ResourceState, weight: float) -> None:
+        self.keys += 1
+        publish = partial(
+            self.store.resources.publish,
+            {},
+            parent=self.model.live(),
+            state=state,
+            weight=weight,
+            idempotency_key=f"p{self.keys}",
+        )
+        first, again = self.run(publish()), self.run(publish())
+        assert first == again
+        self.model.sets.append(ModelSet(first.id, "candidate", 0.0))
+        self.model.move(self.model.sets[-1], state.value, weight)
+
+    @rule(pick=PICK, state=STATES, weight=WEIGHTS)
+    def move(self, pick: int, state: ResourceState, weight: float) -> None:
+        if self.model.sets:
+            moved = self.model.sets[pick % len(self.model.sets)]
+            self.run(self.store.resources.move(moved.id, state, weight=weight))
+            self.model.move(moved, state.value, weight)
 
     @rule(pick=PICK, token=st.integers(0, 1), ttl_s=st.sampled_from([2.0, 10.0]))
     def heartbeat(self, pick: int, token: int, ttl_s: float) -> None:
@@ -154,7 +203,13 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def they_agree(self) -> None:
         rollouts = self.run(self.store.rollouts.list(limit=1000)).items
-        assert [rollout.status for rollout in rollouts] == [each.status for each in self.there()]
+        assert [(rollout.status, rollout.resources) for rollout in rollouts] == [
+            (each.status, each.resources) for each in self.there()
+        ]
+        sets = self.run(self.store.resources.list(limit=1000))
+        assert [(one.id, one.state) for one in reversed(sets)] == [
+            (each.id, each.state) for each in self.model.sets
+        ]
         attempts = self.run(self.store.rollouts.attempts([rollout.id for rollout in rollouts]))
         expected = [attempt for rollout in self.there() for attempt in rollout.attempts]
         assert [attempt.status for attempt in attempts] == [each.status for each in expected]

@@ -1,35 +1,26 @@
-"""The store's contract: the whole of it, what is counted, limited, trimmed and taken in from another store."""
+"""The store's contract: the whole of it, what is counted, limited and trimmed."""
 # ruff: noqa: S101 - the names of tests say it, and tests assert
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from agentlightning import semconv
-from agentlightning.errors import Conflict, LimitExceeded, NotFound, StoreUnavailable
+from agentlightning.errors import LimitExceeded, NotFound, StoreUnavailable
 from agentlightning.store import (
-    AttemptRecord,
-    EventRecord,
     Limits,
-    MetricRecord,
-    Record,
-    ResourceSetRecord,
     Retention,
     RewardKey,
     RolloutQuery,
-    RolloutRecord,
-    RunRecord,
     SpanQuery,
-    SpanRecord,
     Store,
 )
 from agentlightning.testing._manual_clock import ManualClock
 from agentlightning.testing._store_case import (
     StoreCase,
-    failure,
     finished,
     leased,
     requests,
@@ -37,14 +28,12 @@ from agentlightning.testing._store_case import (
     reward,
     span,
 )
-from agentlightning.testing._store_run_contract import job, point
+from agentlightning.testing._store_run_contract import job
 from agentlightning.types import (
     FailureClass,
     PromptTemplate,
-    ResourceState,
     RolloutRequest,
     RolloutStatus,
-    RunEvent,
     RunStatus,
     SpanSource,
 )
@@ -164,57 +153,37 @@ class WholeContract(StoreCase):
         (completion,) = await store.rollouts.completions(after=cursor)
         assert (completion.cursor, completion.rollout.id) == (cursor + 1, lease.rollout.id)
 
+    async def test_two_who_trim_at_once_trim_once(self, store: Store) -> None:
+        for _ in range(12):
+            await finished(store)
+        trimmed = await asyncio.gather(*(store.trim(Retention(max_rollouts=5)) for _ in range(2)))
+        assert sum(one.rollouts for one in trimmed) == 7
+        assert len((await store.rollouts.list()).items) == 5
+
+    async def test_a_key_whose_rollouts_were_trimmed_says_so(self, store: Store) -> None:
+        await store.rollouts.enqueue(requests(1), idempotency_key="k")
+        (lease,) = await store.rollouts.lease("worker")
+        await store.rollouts.finish(lease.attempt.id, token=lease.attempt.token)
+        await finished(store)
+        await store.trim(Retention(max_rollouts=1))
+        with pytest.raises(NotFound, match="trimmed"):
+            await store.rollouts.enqueue(requests(1), idempotency_key="k")
+
+    async def test_a_key_whose_leases_were_trimmed_takes_others(self, store: Store) -> None:
+        (first,) = await store.rollouts.enqueue(requests(1))
+        (lease,) = await store.rollouts.lease("worker", idempotency_key="k")
+        await store.rollouts.finish(lease.attempt.id, token=lease.attempt.token)
+        await finished(store)
+        await store.trim(Retention(max_rollouts=1))
+        await store.rollouts.enqueue(requests(1))
+        (other,) = await store.rollouts.lease("worker", idempotency_key="k")
+        assert other.rollout.id != first.id
+
     async def test_a_retention_that_says_nothing_is_refused(self, store: Store) -> None:
         with pytest.raises(ValueError, match="limits nothing"):
             await store.trim(Retention())
         with pytest.raises(ValueError, match="max_rollouts"):
             await store.trim(Retention(max_rollouts=-1))
-
-    async def test_what_one_store_exported_another_takes_in(self, store: Store) -> None:
-        records = await _exported(store)
-        await store.trim(Retention(max_rollouts=0))
-        loaded = await store.load(records)
-        again = await store.load(records)
-        assert loaded.added + loaded.skipped == len(records)
-        assert (again.added, again.skipped) == (0, len(records))
-
-    async def test_loaded_records_read_as_they_were(
-        self, tmp_path: Path, store: Store, clock: ManualClock
-    ) -> None:
-        records = await _exported(store)
-        (tmp_path / "other").mkdir()
-        async with self.make_store(tmp_path / "other", clock=clock) as other:
-            assert (await other.load(records)).added == len(records)
-            assert await _exported(other) == records
-            assert await other.spans.rewards(["whole"]) == await store.spans.rewards(["whole"])
-            assert [one.rollout.id for one in await other.rollouts.completions()] == ["whole", "failed"]
-            lease = await leased(other)
-            assert lease.rollout.id not in {"whole", "failed"}
-
-    async def test_another_rollout_under_a_loaded_id_is_a_conflict(self, store: Store) -> None:
-        records = await _exported(store)
-        await store.rollouts.enqueue([RolloutRequest(task="mine", id="taken")])
-        taken = [one for one in records if isinstance(one, RolloutRecord)][:1]
-        renamed = RolloutRecord(rollout=msgspec.structs.replace(taken[0].rollout, id="taken"))
-        with pytest.raises(Conflict, match="'taken'"):
-            await store.load([renamed])
-
-    async def test_a_record_without_what_it_belongs_to_is_refused(self, store: Store) -> None:
-        records = await _exported(store)
-        spans = [one for one in records if isinstance(one, SpanRecord)]
-        orphan = SpanRecord(span=msgspec.structs.replace(spans[0].span, attempt_id="nowhere.1"))
-        with pytest.raises(NotFound, match="nowhere"):
-            await store.load([orphan])
-
-    async def test_a_gap_in_loaded_spans_is_refused(
-        self, tmp_path: Path, store: Store, clock: ManualClock
-    ) -> None:
-        records = await _exported(store)
-        first = next(index for index, one in enumerate(records) if isinstance(one, SpanRecord))
-        (tmp_path / "other").mkdir()
-        async with self.make_store(tmp_path / "other", clock=clock) as other:
-            with pytest.raises(ValueError, match="missing"):
-                await other.load([*records[:first], *records[first + 1 :]])
 
     async def test_an_attempt_takes_no_more_spans_than_its_limit_and_says_so_once(
         self, tmp_path: Path, clock: ManualClock
@@ -247,6 +216,11 @@ class WholeContract(StoreCase):
             await store.rollouts.lease("worker", limit=2)
             await store.rollouts.enqueue(requests(2))
 
+    async def test_a_full_queue_answers_a_repeated_key(self, tmp_path: Path, clock: ManualClock) -> None:
+        async with self.make_limited_store(tmp_path, clock=clock, limits=Limits(queued=2)) as store:
+            first = await store.rollouts.enqueue(requests(2), idempotency_key="full")
+            assert await store.rollouts.enqueue(requests(2), idempotency_key="full") == first
+
     async def test_large_tasks_and_calls_are_refused(self, tmp_path: Path, clock: ManualClock) -> None:
         limits = Limits(task_bytes=1000, batch=2)
         async with self.make_limited_store(tmp_path, clock=clock, limits=limits) as store:
@@ -257,41 +231,3 @@ class WholeContract(StoreCase):
             lease = await leased(store)
             with pytest.raises(LimitExceeded, match="1000"):
                 await store.rollouts.finish(lease.attempt.id, token=lease.attempt.token, output="x" * 2000)
-
-
-async def _filled(store: Store) -> None:
-    """A run, a resource set, a rollout that succeeded and one that failed, each once."""
-    if any(run.id == "r" for run in await store.runs.list()):
-        return
-    await store.runs.create(job("r"))
-    await store.runs.update("r", status=RunStatus.SUCCEEDED, summary={"best": 1.0})
-    await store.runs.log("r", points=[point("loss", 0, 1.5)])
-    await store.runs.log("r", events=[RunEvent(kind=kind, message=kind, time=1.0) for kind in ("a", "b")])
-    published = await store.resources.publish({"p": PromptTemplate(template="hi")}, run_id="r")
-    await store.resources.move(published.id, ResourceState.RETIRED)
-    lease = await leased(store, request=RolloutRequest(task={"q": 1}, id="whole", run_id="r", group="g"))
-    large = span(lease, 2, text="x" * 20_000)
-    await store.spans.append([span(lease, 1, agent="writer"), large, reward(lease, 3, value=0.5)])
-    await store.rollouts.finish(lease.attempt.id, token=lease.attempt.token, output={"answer": 2})
-    await store.spans.append([span(lease, 4)])
-    broken = await leased(store, request=RolloutRequest(task=2, id="failed", run_id="r"))
-    await store.rollouts.finish(broken.attempt.id, token=broken.attempt.token, failure=failure())
-
-
-async def _exported(store: Store) -> list[Record]:
-    """Records of what `_filled` made."""
-    await _filled(store)
-    rollouts = [await store.rollouts.get(name) for name in ("whole", "failed")]
-    attempts = await store.rollouts.attempts(["whole", "failed"])
-    spans = (await store.spans.page(SpanQuery(rollout_ids=("whole",), include_late=True))).items
-    events = await store.runs.events("r")
-    sets = await store.resources.list(run_id="r")
-    return [
-        *(RunRecord(run=run) for run in await store.runs.list()),
-        *(MetricRecord(run_id="r", point=one) for one in await store.runs.metrics("r")),
-        *(EventRecord(run_id="r", index=index, event=event) for index, event in enumerate(events)),
-        *(ResourceSetRecord(resource_set=one) for one in sets),
-        *(RolloutRecord(rollout=rollout) for rollout in rollouts),
-        *(AttemptRecord(attempt=attempt) for attempt in attempts),
-        *(SpanRecord(span=one) for one in spans),
-    ]

@@ -8,7 +8,7 @@ import time
 from collections.abc import MutableMapping, Sequence
 from typing import Final
 
-from agentlightning.apps import AsgiApp, Receive, Send
+from agentlightning.apps import Receive, Send
 from agentlightning.credentials import Credential, KeyRing, Scope
 from agentlightning.errors import AglError
 from agentlightning.store import Store
@@ -32,6 +32,7 @@ class ServerApp:
     """Dispatches, admits and refuses.
 
     Attributes:
+        config: How it serves.
         endpoints: All there is, besides mounted apps.
         mounts: Mounted apps.
         closing: Set it before the server stops: long polls end at once.
@@ -44,7 +45,7 @@ class ServerApp:
 
         self._store = store
         self._keys = keys
-        self._config = config
+        self.config = config
         self._metrics = Metrics()
         self.closing = asyncio.Event()
         self.mounts = tuple(sorted(mounts, key=lambda mount: len(mount.prefix), reverse=True))
@@ -89,26 +90,21 @@ class ServerApp:
         """Serves one request."""
         if scope["type"] != "http":
             raise RuntimeError(f"the server serves HTTP only, not {scope['type']!r}")
-        call = Call(scope, receive, send, config=self._config, closing=self.closing)
+        call = Call(scope, receive, send, config=self.config, closing=self.closing)
         started_at = time.perf_counter()
         self._metrics.in_flight += 1
         path = "other"
         try:
             self._check_host(call)
-            if self._metrics.in_flight > self._config.max_requests:
+            if self._metrics.in_flight > self.config.max_requests:
                 raise Refusal(
                     429, "the server answers as many requests as it can; try again", headers=RETRY_SOON
                 )
-            mount = self._mount(str(scope["path"]))
-            if mount is None:
-                endpoint = self._endpoint(str(scope["path"]), str(scope["method"]))
-                path = endpoint.path
-                if not endpoint.public:
-                    call.credential = self._admit(call, endpoint.scopes)
-                await endpoint.handle(call)
-            else:
-                path = mount.prefix
-                await mount.serve(call, None if mount.public else self._admit(call, mount.scopes))
+            found = self._find(str(scope["path"]), str(scope["method"]))
+            path = found.path
+            if not found.public:
+                call.credential = self._admit(call, found.scopes)
+            await found.handle(call)
         except ClientGone:
             call.status = 499
         except ShuttingDown:
@@ -131,19 +127,19 @@ class ServerApp:
 
     def _check_host(self, call: Call) -> None:
         """A page of somebody else's must not reach a server on this machine by a name that leads here."""
-        hosts = self._config.hosts
+        hosts = self.config.hosts
         if hosts and _without_port(call.header(b"host")) not in hosts:
             raise Refusal(
                 421,
                 f"this server does not serve host {call.header(b'host')!r:.200}; it serves {', '.join(hosts)}",
             )
 
-    def _mount(self, path: str) -> Mount | None:
-        return next((mount for mount in self.mounts if mount.covers(path)), None)
-
-    def _endpoint(self, path: str, method: str) -> Endpoint:
+    def _find(self, path: str, method: str) -> Endpoint | Mount:
         methods = self._table.get(path)
         if methods is None:
+            for mount in self.mounts:
+                if mount.covers(path):
+                    return mount
             raise Refusal(404, f"there is nothing at {path!r:.200}; /openapi.json lists what there is")
         endpoint = methods.get(method)
         if endpoint is None:
@@ -156,7 +152,7 @@ class ServerApp:
 
     def _admit(self, call: Call, scopes: frozenset[Scope]) -> Credential:
         """The caller's credential: the one place where it is decided who may do what."""
-        if self._config.open:
+        if self.config.open:
             return _EVERYBODY
         key = _key_of(call)
         if not key:
@@ -206,7 +202,7 @@ def create_app(
 async def _refuse(call: Call, refusal: Refusal) -> None:
     if call.status:  # the head is out: all that can be done is to cut the answer short
         return
-    await call.respond(refusal.status, refusal.body, headers=refusal.headers)
+    await call.respond(refusal.status, refusal.without(_key_of(call)).body, headers=refusal.headers)
 
 
 def _key_of(call: Call) -> str:
@@ -219,8 +215,3 @@ def _key_of(call: Call) -> str:
 def _without_port(host: str) -> str:
     name, _, port = host.rpartition(":")
     return name if name and port.isdecimal() and not host.endswith("]") else host
-
-
-def asgi(app: ServerApp) -> AsgiApp:
-    """The application as ASGI knows it."""
-    return app

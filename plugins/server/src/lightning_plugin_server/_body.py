@@ -1,8 +1,7 @@
-"""Reads the body of a request: never more than the limit, whatever it is compressed with, however slow it comes."""
+"""Reads the body of a request: never more than the limit, whatever it is compressed with."""
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 from typing import Final, Protocol
 
@@ -23,29 +22,23 @@ class _Sink(Protocol):
     def close(self) -> bytes: ...
 
 
-async def read_body(receive: Receive, *, encoding: str, length: str, limit: int, timeout_s: float) -> bytes:
+async def read_body(receive: Receive, *, encoding: str, length: str, limit: int) -> bytes:
     """The whole body, decompressed.
 
     Args:
         encoding: The header `Content-Encoding`.
         length: The header `Content-Length`, maybe empty.
         limit: Most bytes, before and after decompression.
-        timeout_s: Longest time for all of it to arrive.
 
     Raises:
-        Refusal: 413 too large, 408 too slow, 415 an unknown encoding, 400 not what its encoding says.
+        Refusal: 413 too large, 415 an unknown encoding, 400 not what its encoding says.
         ClientGone: The client left before it was complete.
     """
     if length.isdecimal() and int(length) > limit:
         raise _too_large(limit)
     sink: _Sink = _plain_or_inflated(encoding.strip().lower(), limit)
-    if not await _take(receive, sink):
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not await _take(receive, sink):
-                    pass
-        except TimeoutError:
-            raise Refusal(408, f"the body did not arrive within {timeout_s:g} s") from None
+    while not await _take(receive, sink):
+        pass
     return sink.close()
 
 
@@ -91,10 +84,13 @@ class _Inflated:
         self._encoding = encoding
         self._plain = _Plain(limit)
         self._inflater = zlib.decompressobj(_WINDOWS[encoding])
-        self._fed = False
+        self._limit = limit
+        self._fed = 0
 
     def feed(self, data: bytes) -> None:
-        self._fed = True
+        self._fed += len(data)
+        if self._fed > self._limit:
+            raise _too_large(self._limit)
         try:
             while data:
                 self._plain.feed(self._inflater.decompress(data, _PIECE))

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, NoReturn
+import difflib
+import re
+from typing import Final, Generic, NoReturn, TypeVar
 
 import msgspec
 
-from agentlightning.store.wire import JSON, MSGPACK, Route
+from agentlightning.store.wire import JSON, MSGPACK
 from lightning_plugin_server._refusal import Refusal
 
-MAX_DEPTH: Final = 200
-"""Deepest nesting of a JSON body: what is deeper could not be read again everywhere."""
+MAX_DEPTH: Final = 64
+"""Deepest nesting of a JSON body."""
 
+Request = TypeVar("Request", bound=msgspec.Struct)
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
 _BRACKETS: Final = b'[]{}"'
+_UNKNOWN: Final = re.compile(r"unknown field `([^`]*)`")
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _OTHERS: Final = bytes(set(range(256)) - set(_BRACKETS))
 
 
@@ -23,15 +27,15 @@ def _no_extension(code: int, data: memoryview) -> NoReturn:
     raise ValueError(f"msgpack extension type {code} ({len(data)} bytes) is not taken; send plain values")
 
 
-class RequestCodec:
-    """Decodes the requests of one route, typed."""
+class RequestCodec(Generic[Request]):
+    """Decodes the requests of one endpoint, typed."""
 
-    def __init__(self, route: Route) -> None:
-        self._json = msgspec.json.Decoder(route.request)
-        self._msgpack = msgspec.msgpack.Decoder(route.request, ext_hook=_no_extension)
-        self._fields = ", ".join(field.name for field in msgspec.structs.fields(route.request)) or "none"
+    def __init__(self, kind: type[Request]) -> None:
+        self._json = msgspec.json.Decoder(kind)
+        self._msgpack = msgspec.msgpack.Decoder(kind, ext_hook=_no_extension)
+        self._fields = [field.name for field in msgspec.structs.fields(kind)]
 
-    def decode(self, raw: bytes, content_type: str) -> msgspec.Struct:
+    def decode(self, raw: bytes, content_type: str) -> Request:
         """The request in a body.
 
         Raises:
@@ -41,27 +45,51 @@ class RequestCodec:
             if content_type == MSGPACK:
                 return self._msgpack.decode(raw)
             if content_type == JSON:
-                check_depth(raw)
+                check_json(raw)
                 return self._json.decode(raw or b"{}")
         except msgspec.ValidationError as error:
-            raise Refusal(400, f"{error}; the arguments are: {self._fields}") from error
+            raise Refusal(400, f"{error}; {self._hint(str(error))}") from error
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise Refusal(400, f"the body cannot be read: {error}") from error
         raise Refusal(415, f"content-type {content_type!r}; send {MSGPACK} or {JSON}")
 
+    def _hint(self, message: str) -> str:
+        """The nearest argument if one is unknown, else all there are."""
+        unknown = _UNKNOWN.search(message)
+        near = difflib.get_close_matches(unknown[1], self._fields, n=1, cutoff=0.5) if unknown else []
+        return (
+            f"did you mean {near[0]!r}?"
+            if near
+            else f"the arguments are: {', '.join(self._fields) or 'none'}"
+        )
 
-def encoder_for(accept: str, content_type: str) -> tuple[Callable[[object], bytes], bytes]:
-    """How to encode an answer, and its media type: as accepted, else as asked."""
-    wants_json = JSON in accept or (MSGPACK not in accept and content_type != MSGPACK)
-    return (_json.encode, JSON.encode()) if wants_json else (_msgpack.encode, MSGPACK.encode())
 
-
-def check_depth(raw: bytes) -> None:
-    """Lets JSON of sensible nesting pass; costs next to nothing where there are few brackets.
+def encoded(answer: object, *, accept: str, content_type: str) -> tuple[bytes, bytes]:
+    """An answer and its media type: as accepted, else as asked.
 
     Raises:
-        ValueError: It is nested too deep.
+        Refusal: It cannot be written so.
     """
+    wants_json = JSON in accept or (MSGPACK not in accept and content_type != MSGPACK)
+    try:
+        return (
+            (_json.encode(answer), JSON.encode())
+            if wants_json
+            else (_msgpack.encode(answer), MSGPACK.encode())
+        )
+    except (RecursionError, UnicodeEncodeError) as error:
+        kind = JSON if wants_json else MSGPACK
+        raise Refusal(422, f"the answer cannot be written as {kind}: {error}", kind="ValueError") from error
+
+
+def check_json(raw: bytes) -> None:
+    """Lets JSON of sensible nesting and without NUL pass; costs next to nothing where there are few brackets.
+
+    Raises:
+        ValueError: It is nested too deep, or has a NUL, which not every store can keep.
+    """
+    if b"u0000" in raw and _NUL.search(raw):
+        raise ValueError("it has a NUL character; leave it out")
     if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
         return
     depth, in_text = 0, False

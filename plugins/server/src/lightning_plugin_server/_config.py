@@ -11,7 +11,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         max_body_bytes: Largest request body in bytes, after decompression; more is 413.
         max_requests: Most requests at once, long polls included; more is 429.
-        body_timeout_s: Longest time for a body to arrive, in seconds; then 408.
+        body_timeout_s: Longest time for a request to arrive, in seconds; then 408. Likewise for an answer to be taken.
         max_wait_s: Longest that a long poll is held, in seconds; clients ask again.
         max_limit: Most items of one page or listing.
         hosts: Values of the `Host` header that are served, without port; empty serves any.

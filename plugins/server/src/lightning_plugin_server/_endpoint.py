@@ -76,7 +76,7 @@ class Call:
         """The whole body, decompressed.
 
         Raises:
-            Refusal: It is too large, too slow, or not compressed as it says.
+            Refusal: It is too large, or not compressed as it says.
             ClientGone: The client left.
         """
         return await read_body(
@@ -84,7 +84,6 @@ class Call:
             encoding=self.header(b"content-encoding"),
             length=self.header(b"content-length"),
             limit=self.config.max_body_bytes,
-            timeout_s=self.config.body_timeout_s,
         )
 
     async def respond(
@@ -96,16 +95,17 @@ class Call:
         headers: Sequence[Header] = (),
     ) -> None:
         """Sends a whole answer."""
-        await self.start(
-            status,
-            [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *headers],
-        )
+        self.status = status
+        own = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers, *_SAFE]
+        await self.send({"type": "http.response.start", "status": status, "headers": own})
         await self.send({"type": "http.response.body", "body": body})
 
     async def start(self, status: int, headers: Sequence[Header]) -> None:
-        """Sends the head of an answer."""
+        """Sends the head of an answer, with the headers that every answer has unless it says otherwise."""
         self.status = status
-        await self.send({"type": "http.response.start", "status": status, "headers": [*headers, *_SAFE]})
+        names = {name for name, _ in headers}
+        safe = [header for header in _SAFE if header[0] not in names]
+        await self.send({"type": "http.response.start", "status": status, "headers": [*headers, *safe]})
 
     async def stream(self, data: bytes, *, last: bool = False) -> None:
         """Sends a part of an answer whose head was sent."""

@@ -10,8 +10,7 @@ import msgspec
 from agentlightning.credentials import Credential, KeyRing, Scope
 from agentlightning.errors import Forbidden
 from agentlightning.store import Store
-from agentlightning.store.wire import JSON
-from lightning_plugin_server._codec import check_depth
+from lightning_plugin_server._codec import RequestCodec, encoded
 from lightning_plugin_server._endpoint import Call, Endpoint
 from lightning_plugin_server._refusal import Refusal
 
@@ -45,21 +44,14 @@ class KeyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: float
 
 
-_requests = msgspec.json.Decoder(KeyRequest)
+_codec = RequestCodec(KeyRequest)
 
 
 def keys_endpoint(store: Store, keys: KeyRing) -> Endpoint:
     """The endpoint that makes keys."""
 
     async def handle(call: Call) -> None:
-        if call.content_type != JSON:
-            raise Refusal(415, f"content-type {call.content_type!r}; send {JSON}")
-        raw = await call.body()
-        try:
-            check_depth(raw)
-            request = _requests.decode(raw)
-        except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            raise Refusal(400, f"the body cannot be read: {error}") from error
+        request = _codec.decode(await call.body(), call.content_type)
         await _check(store, call.credential, request)
         credential = Credential(
             scope=request.scope,
@@ -69,7 +61,8 @@ def keys_endpoint(store: Store, keys: KeyRing) -> Endpoint:
             expires_at=time.time() + request.ttl_s,
         )
         answer = KeyAnswer(key=keys.issue(credential), expires_at=credential.expires_at or 0.0)
-        await call.respond(200, msgspec.json.encode(answer))
+        body, answered = encoded(answer, accept=call.header(b"accept"), content_type=call.content_type)
+        await call.respond(200, body, content_type=answered)
 
     return Endpoint(
         method="POST",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from agentlightning.apps import AppContext, AsgiApp
-from agentlightning.credentials import Credential, KeyRing, Scope
+from agentlightning.apps import AppContext, AsgiApp, Message, Receive, Send
+from agentlightning.credentials import KeyRing, Scope
 from agentlightning.errors import ConfigError
 from agentlightning.store import Store
+from lightning_plugin_server._refusal import Refusal
 
 if TYPE_CHECKING:
     from agentlightning.apps import AppFactory
@@ -26,7 +27,7 @@ class Mount:
     """An app below a prefix.
 
     Attributes:
-        prefix: Path without a slash at its end; empty mounts at the root, after everything else.
+        prefix: Path without a slash at its end; empty mounts at the root. Endpoints of the server come first.
         scopes: Scopes that are admitted; `admin` always is.
         public: Everybody is admitted.
     """
@@ -36,18 +37,51 @@ class Mount:
     scopes: frozenset[Scope] = frozenset()
     public: bool = False
 
+    @property
+    def path(self) -> str:
+        """What its requests are counted as."""
+        return f"{self.prefix}/*"
+
     def covers(self, path: str) -> bool:
         """Whether a path is the app's."""
         return path == self.prefix or path.startswith(self.prefix + "/")
 
-    async def serve(self, call: Call, credential: Credential | None) -> None:
-        """Hands a request on."""
+    async def handle(self, call: Call) -> None:
+        """Hands a request on, with what every answer has and no larger a body than any other."""
         scope = dict(call.scope)
         scope["root_path"] = self.prefix
         scope["path"] = str(call.scope["path"]).removeprefix(self.prefix) or "/"
-        scope["agl.credential"] = credential
-        call.status = 200
-        await self.app(scope, call.receive, call.send)
+        scope["agl.credential"] = call.credential
+        await self.app(scope, _limited(call), _watched(call))
+
+
+def _limited(call: Call) -> Receive:
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await call.receive()
+        part = message.get("body")
+        received += len(part) if isinstance(part, bytes) else 0
+        if received > call.config.max_body_bytes:
+            raise Refusal(
+                413, f"the body has more than {call.config.max_body_bytes} bytes; send less at once"
+            )
+        return message
+
+    return receive
+
+
+def _watched(call: Call) -> Send:
+    async def send(message: Message) -> None:
+        status, headers = message.get("status"), message.get("headers")
+        if isinstance(status, int):
+            named = list(headers) if isinstance(headers, Iterable) else []
+            await call.start(status, named)
+        else:
+            await call.send(message)
+
+    return send
 
 
 def load_mounts(plugins: Plugins, *, store: Store, keys: KeyRing, wanted: Sequence[str] = ()) -> list[Mount]:

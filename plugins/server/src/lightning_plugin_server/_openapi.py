@@ -83,7 +83,7 @@ def _operation(endpoint: Endpoint, request: Json, answer: Json, refusal: Json) -
     if not endpoint.public:
         operation["security"] = [{"bearer": []}, {"key": []}]
     if request is not None:
-        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": request}}}
+        operation["requestBody"] = {"required": True, "content": _content(request)}
     return operation
 
 

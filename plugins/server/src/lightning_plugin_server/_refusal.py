@@ -32,6 +32,13 @@ class Refusal(Exception):
         self.kind = kind or _KINDS.get(status, "ServerError")
         self.headers = headers
 
+    def without(self, secret: str) -> Refusal:
+        """The refusal with a secret blanked out, should its message repeat it."""
+        message = str(self)
+        if not secret or secret not in message:
+            return self
+        return Refusal(self.status, message.replace(secret, "…"), kind=self.kind, headers=self.headers)
+
     @property
     def body(self) -> bytes:
         """The answer's body, as JSON."""
@@ -43,8 +50,10 @@ _KINDS = {
     401: "Unauthorised",
     403: "Forbidden",
     404: "NotFound",
+    408: "StoreUnavailable",
     413: "LimitExceeded",
     429: "StoreUnavailable",
+    431: "LimitExceeded",
     503: "StoreUnavailable",
 }
 RETRY_SOON = ((b"retry-after", b"1"),)

@@ -48,5 +48,9 @@ def _of_grader(span: Span, credential: Credential) -> Span:
             f"span {span.span_id!r} is a {span.operation!r}; a key of scope {credential.scope.value!r} appends"
             f" {semconv.OPERATION_REWARD!r} only"
         )
+    if credential.attempt_id not in {None, span.attempt_id}:
+        raise Forbidden(
+            f"span {span.span_id!r} is of attempt {span.attempt_id!r}; this key is for another one"
+        )
     attributes = {**span.attributes, semconv.REWARD_SOURCE: RewardSource.GRADER.value}
     return msgspec.structs.replace(span, source=SpanSource.RUNNER, tokens=(), attributes=attributes)

@@ -13,9 +13,11 @@ import uvicorn
 
 from agentlightning.errors import ServerError
 from lightning_plugin_server._app import ServerApp
+from lightning_plugin_server._protocol import BoundedProtocol, protocol
 
 _BACKLOG = 2048
 _GRACE_S = 10
+_SWEEP_S = 2.0
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -45,11 +47,12 @@ class Serving(uvicorn.Server):
     """Serves an application until it is told to stop; then long polls end, and what is in flight is answered."""
 
     def __init__(self, app: ServerApp) -> None:
+        config = app.config
         super().__init__(
             uvicorn.Config(
                 app,
                 loop="none",
-                http="httptools",
+                http=protocol(max_body_bytes=config.max_body_bytes, timeout_s=config.body_timeout_s),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -61,7 +64,6 @@ class Serving(uvicorn.Server):
                 backlog=_BACKLOG,
                 timeout_keep_alive=120,
                 timeout_graceful_shutdown=_GRACE_S,
-                h11_max_incomplete_event_size=64 * 2**10,
             )
         )
         self._app = app
@@ -73,8 +75,19 @@ class Serving(uvicorn.Server):
         yield
 
     async def main_loop(self) -> None:
-        """Waits until it is told to stop; what uvicorn would do meanwhile is for settings that are off here."""
-        await self._app.closing.wait()
+        """Ends stalled connections until it is told to stop.
+
+        What uvicorn would do meanwhile is for settings that are off here.
+        """
+        pause_s = min(_SWEEP_S, self._app.config.body_timeout_s / 2)
+        while not self._app.closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._app.closing.wait()
+            now = asyncio.get_running_loop().time()
+            for connection in tuple(self.server_state.connections):
+                if isinstance(connection, BoundedProtocol):
+                    connection.sweep(now)
 
     def stop(self, signum: int | None = None) -> None:
         """Begins to stop; a second time, does not wait for what is in flight."""

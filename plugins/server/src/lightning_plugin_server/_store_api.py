@@ -11,7 +11,7 @@ import msgspec
 from agentlightning.store import Store
 from agentlightning.store.wire import Route, routes
 from agentlightning.types import Span
-from lightning_plugin_server._codec import RequestCodec, encoder_for
+from lightning_plugin_server._codec import RequestCodec, encoded
 from lightning_plugin_server._config import ServerConfig
 from lightning_plugin_server._endpoint import Call, Endpoint
 from lightning_plugin_server._refusal import Refusal
@@ -29,7 +29,7 @@ def store_endpoints(store: Store, config: ServerConfig) -> list[Endpoint]:
 def _endpoint(store: Store, route: Route, config: ServerConfig) -> Endpoint:
     part = store if route.part == "store" else getattr(store, route.part)
     method: Callable[..., Awaitable[object]] = getattr(part, route.method)
-    codec = RequestCodec(route)
+    codec = RequestCodec(route.request)
     names = tuple(field.name for field in msgspec.structs.fields(route.request))
     waits = _WAITS.get(f"{route.part}/{route.method}")
     appends = f"{route.part}/{route.method}" == "spans/append"
@@ -45,11 +45,13 @@ def _endpoint(store: Store, route: Route, config: ServerConfig) -> Endpoint:
         if waits is None:
             result = await method(**arguments)
         else:
-            arguments[waits] = wait_s = _bounded(arguments[waits], config.max_wait_s)
-            asked = method(**arguments)
-            result = await (call.unless_gone(_coroutine(asked)) if wait_s > 0 else asked)
-        encode, answered = encoder_for(call.header(b"accept"), content_type)
-        await call.respond(200, encode(result), content_type=answered)
+            wait_s = _bounded(arguments[waits], config.max_wait_s)
+            # what is there already need not be waited for, which costs three tasks; `wait` cannot tell
+            result = None if route.method == "wait" and wait_s else await method(**arguments | {waits: 0.0})
+            if not result and wait_s:
+                result = await call.unless_gone(_coroutine(method(**arguments | {waits: wait_s})))
+        body, answered = encoded(result, accept=call.header(b"accept"), content_type=content_type)
+        await call.respond(200, body, content_type=answered)
 
     return Endpoint(method="POST", path=route.path, handle=handle, scopes=route.scopes, summary=route.summary)
 

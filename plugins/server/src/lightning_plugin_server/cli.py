@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+import secrets
 import signal
 import time
 from datetime import timedelta
@@ -115,7 +116,9 @@ def _key(option: str | None, *, host: str, unsafe: bool) -> tuple[str, bool]:
         except ValueError as error:
             raise ConfigError(str(error)) from error
         return known, False
-    if not _is_loopback(host) and not unsafe:
+    if unsafe:  # nobody will be asked for it
+        return secrets.token_urlsafe(32), False
+    if not _is_loopback(host):
         raise ConfigError(
             f"--host {host} lets other machines connect: set AGL_KEY to a key of your own, or name its file with"
             " --key-file (--unsafe-no-auth admits everybody)"

@@ -6,9 +6,10 @@ import hashlib
 import ipaddress
 import math
 import os
+import re
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import msgspec
 
@@ -16,6 +17,7 @@ from agentlightning.errors import ConfigError
 from lightning_plugin_server._state import key_file, read_key, state_folder
 
 _PARAMETERS: Final = frozenset({"key_file", "patience_s", "spool_mb"})
+_CREDENTIAL: Final = re.compile("key|token|secret|password|auth", re.IGNORECASE)
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,30 +46,40 @@ def address_of(url: str) -> Address:
     Raises:
         ConfigError: It has a credential, an unknown parameter, no host, or a value that cannot be used.
     """
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
-        raise ConfigError(
-            "a store's URL must not carry a credential, which would end up in logs; set AGL_KEY instead"
-        )
-    if not parts.hostname or parts.fragment:
-        raise ConfigError(f"{url!r} names no server; write http://host:port")
+    parts = _split(url)
     parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
-    unknown = sorted(parameters.keys() - _PARAMETERS)
-    if unknown:
-        raise ConfigError(
-            f"{url!r} has the unknown parameter {unknown[0]!r}; there are {', '.join(sorted(_PARAMETERS))}"
-        )
     plain = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    unknown = sorted(parameters.keys() - _PARAMETERS)
+    if unknown:  # its value may be a key: neither it nor the whole URL is repeated
+        hint = "; a key comes from AGL_KEY or key_file" if _CREDENTIAL.search(unknown[0]) else ""
+        raise ConfigError(
+            f"the store {plain!r} has no parameter {unknown[0]!r}; there are {', '.join(sorted(_PARAMETERS))}{hint}"
+        )
     patience_s = _number(parameters, "patience_s", 30.0)
     place = hashlib.blake2b(plain.encode(), digest_size=8).hexdigest()
     return Address(
         url=plain,
-        key=_key(parameters.get("key_file"), parts.hostname),
+        key=_key(parameters.get("key_file"), parts.hostname or ""),
         patience_s=patience_s,
         spool_after_s=min(5.0, patience_s),
         spool_folder=state_folder() / "spool" / place,
         spool_bytes=int(_number(parameters, "spool_mb", 1024.0) * 2**20),
     )
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        nowhere = not parts.hostname or parts.fragment or parts.port == 0
+    except ValueError:  # a port that is no number, or brackets that do not match
+        raise ConfigError("the store's URL cannot be read; write http://host:port") from None
+    if "@" in parts.netloc:
+        raise ConfigError(
+            "a store's URL must not carry a credential, which would end up in logs; set AGL_KEY instead"
+        )
+    if nowhere:
+        raise ConfigError(f"{parts.scheme}://{parts.netloc} names no server; write http://host:port")
+    return parts
 
 
 def _key(option: str | None, host: str) -> str:
@@ -76,8 +88,13 @@ def _key(option: str | None, host: str) -> str:
         key = read_key(Path(option))
         if key is None:
             raise ConfigError(f"there is no key file {option!r}")
-        return key
-    return os.environ.get("AGL_KEY", "").strip() or (_is_loopback(host) and read_key(key_file())) or ""
+    else:
+        key = os.environ.get("AGL_KEY", "").strip() or (_is_loopback(host) and read_key(key_file())) or ""
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(
+            "the key has characters that no key has; copy it again into AGL_KEY or the key file"
+        )
+    return key
 
 
 def _is_loopback(host: str) -> bool:

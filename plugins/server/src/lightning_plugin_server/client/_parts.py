@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
-from agentlightning.errors import StoreUnavailable
+from agentlightning.errors import IllegalTransition, StoreUnavailable
 from agentlightning.store import (
     AppendResult,
     Page,
@@ -317,16 +317,27 @@ class HttpRuns:
         ttl_s: float = 10.0,
     ) -> Run:
         """Changes what is given; `summary` is merged by key. A status that is not running frees the owner."""
-        found = await self._call(
-            "update",
-            run_id=run_id,
-            status=status,
-            summary=summary,
-            checkpoint=checkpoint,
-            error=error,
-            owner=owner,
-            ttl_s=ttl_s,
-        )
+        try:
+            found = await self._call(
+                "update",
+                run_id=run_id,
+                status=status,
+                summary=summary,
+                checkpoint=checkpoint,
+                error=error,
+                owner=owner,
+                ttl_s=ttl_s,
+            )
+        except IllegalTransition:  # an earlier try may have ended the run, and its answer been lost
+            found = run = await self.get(run_id)
+            told = (
+                run.status,
+                run.summary | dict(summary or {}),
+                checkpoint or run.checkpoint,
+                error or run.error,
+            )
+            if told != (status, run.summary, run.checkpoint, run.error):
+                raise
         return cast("Run", found)
 
     async def request_stop(self, run_id: str) -> None:

@@ -7,6 +7,7 @@ the process that writes it, so that another takes over only what a dead one left
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import secrets
 import struct
@@ -17,6 +18,7 @@ from typing import Final
 
 from agentlightning.errors import LimitExceeded, StoreUnavailable
 
+_log = logging.getLogger(__name__)
 _FRAME: Final = struct.Struct("<II")
 _SUFFIX: Final = ".spool"
 
@@ -41,14 +43,14 @@ class Spool:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            self._read_from = 0
+            self.size_bytes = 0
+            for payload in self.payloads():
+                self.size_bytes += _FRAME.size + len(payload)
+            self._cut()
+        except BaseException:
             os.close(self._file)
             raise
-        self.size_bytes = 0
-        for offset, payload in self._whole():
-            self.size_bytes = offset + _FRAME.size + len(payload)
-        os.ftruncate(self._file, self.size_bytes)
-        self._read_from = 0
 
     @property
     def empty(self) -> bool:
@@ -79,51 +81,77 @@ class Spool:
 
     def first(self) -> bytes | None:
         """The payload that has waited for longest."""
-        return next((payload for _, payload in self._whole(self._read_from)), None)
+        return next(self.payloads(), None)
 
     def payloads(self) -> Iterator[bytes]:
         """All payloads that wait."""
-        return (payload for _, payload in self._whole(self._read_from))
-
-    def drop_first(self) -> None:
-        """The first payload is delivered; with the last one, the file becomes empty."""
-        payload = self.first()
-        if payload is None:
-            return
-        self._read_from += _FRAME.size + len(payload)
-        if self._read_from == self.size_bytes:
-            os.ftruncate(self._file, 0)
-            self.size_bytes = self._read_from = 0
-
-    def close(self) -> None:
-        """Gives it up, and deletes it if it is empty. What was delivered before may be delivered again: it is known."""
-        if self.empty:
-            self._path.unlink(missing_ok=True)
-        os.close(self._file)
-
-    def _whole(self, offset: int = 0) -> Iterator[tuple[int, bytes]]:
-        """Frames that are whole, with their offsets."""
-        end = os.fstat(self._file).st_size
+        offset, end = self._read_from, os.fstat(self._file).st_size
         while offset + _FRAME.size <= end:
             length, checksum = _FRAME.unpack(os.pread(self._file, _FRAME.size, offset))
             payload = os.pread(self._file, length, offset + _FRAME.size)
             if len(payload) != length or zlib.crc32(payload) != checksum:
                 return
-            yield offset, payload
+            yield payload
             offset += _FRAME.size + length
+
+    def drop(self, payload: bytes) -> None:
+        """The first payload is settled; with the last one, the file becomes empty."""
+        self._read_from += _FRAME.size + len(payload)
+        if self.empty:
+            os.ftruncate(self._file, 0)
+            self.size_bytes = self._read_from = 0
+
+    def close(self) -> None:
+        """Gives it up, and deletes it if it is empty.
+
+        What was delivered before may be delivered again by who takes it over, which changes nothing.
+        """
+        if self.empty:
+            self._path.unlink(missing_ok=True)
+        os.close(self._file)
+
+    def _cut(self) -> None:
+        """Cuts off what is no whole frame: a process died while it wrote it, before it was acknowledged."""
+        surplus = os.fstat(self._file).st_size - self.size_bytes
+        if surplus:
+            _log.warning("%s ends in %d bytes that are not whole, and are left out", self._path, surplus)
+            os.ftruncate(self._file, self.size_bytes)
 
 
 def new_spool(folder: Path, *, most_bytes: int) -> Spool:
     """A spool of this process."""
-    return Spool(folder / f"{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}", most_bytes=most_bytes)
+    spool = Spool(folder / f"{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}", most_bytes=most_bytes)
+    _sync(folder)  # a file is durable once its name is
+    return spool
 
 
-def left_spools(folder: Path, *, most_bytes: int) -> Iterator[Spool]:
-    """Spools that dead processes left, taken over."""
-    if not folder.is_dir():
-        return
-    for path in sorted(folder.glob(f"*{_SUFFIX}")):
+def left_spool(folder: Path, *, most_bytes: int) -> Spool | None:
+    """A spool that a dead process left, taken over; None if there is none."""
+    for path in sorted(folder.glob(f"*{_SUFFIX}")) if folder.is_dir() else ():
         try:
-            yield Spool(path, most_bytes=most_bytes)
+            return Spool(path, most_bytes=most_bytes)
         except OSError:  # its process lives, or another was faster
             continue
+    return None
+
+
+def put_aside(path: Path, line: bytes) -> None:
+    """Adds a line to a file that only its owner may read; when this returns, it is on disk.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(file, line)
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -78,26 +78,40 @@ class HttpStore:
         Raises:
             StoreUnavailable: Nothing answers there.
         """
-        with self._lock:
-            self._users += 1
-            first = self._users == 1
-        if first:
-            await asyncio.to_thread(self._transport.start)
-            try:
-                await self._transport.run(self._reach())
-            except BaseException:
+        opening = asyncio.create_task(asyncio.to_thread(self._open))
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await asyncio.wait([opening])
+            if opening.exception() is None:
                 await self.__aexit__()
-                raise
+            raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         """Disconnects with its last user; what could not be delivered stays on disk."""
+        await asyncio.to_thread(self._close)
+
+    def _open(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._transport.start()
+                try:
+                    self._transport.submit(self._reach()).result()
+                except BaseException:
+                    self._transport.stop()
+                    raise
+            self._users += 1
+
+    def _close(self) -> None:
         with self._lock:
             self._users -= 1
-            last = self._users == 0
-        if last:
-            await self._transport.run(self._appending.close())
-            await asyncio.to_thread(self._transport.stop)
+            if self._users:
+                return
+            try:
+                self._transport.submit(self._appending.close()).result()
+            finally:
+                self._transport.stop()
 
     async def _reach(self) -> None:
         until = asyncio.get_running_loop().time() + _OPENING_S

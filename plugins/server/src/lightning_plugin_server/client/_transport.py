@@ -9,14 +9,15 @@ import random
 import threading
 import time
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from functools import cache
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
 from agentlightning.errors import ServerError, StoreUnavailable
-from agentlightning.store.wire import MSGPACK, Route, routes
-from lightning_plugin_server.client._faults import TRANSIENT, error_of
+from agentlightning.store.wire import MSGPACK, PATH_PREFIX, Route, routes
+from lightning_plugin_server.client._faults import TRANSIENT, StrangeAnswer, error_of
 
 if TYPE_CHECKING:
     import aiohttp
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
     from lightning_plugin_server.client._address import Address
 
 Result = TypeVar("Result")
-_LARGEST_ANSWER: Final = 512 * 2**20
+_LARGEST_ANSWER: Final = 256 * 2**20
 _LARGE_BODY: Final = 2**20  # aiohttp wants larger ones as a file, which it sends in pieces
 _CONNECTIONS: Final = 128
-_SILENCE_S: Final = 60.0  # beyond what a call may be held for
-_BACKOFF_S: Final = (0.05, 2.0)
+_CONNECT_S: Final = 5.0
+_SILENCE_S: Final = 20.0  # between two bytes, beyond what a call may be held for; then it is tried again
+_LONG_SILENCE_S: Final = 600.0  # for calls about the whole store
+_BACKOFF_S: Final = (0.02, 2.0)
+_ABOUT_ALL: Final = frozenset({f"{PATH_PREFIX}store/load", f"{PATH_PREFIX}store/trim"})
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -51,24 +55,33 @@ class Transport:
         self._process = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: aiohttp.ClientSession | None = None
+        self._stopping: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Starts the thread; blocks until it can take calls."""
-        ready = threading.Event()
+        ready: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                asyncio.run(self._serve(ready))
+            except BaseException as error:
+                if ready.done():
+                    raise
+                ready.set_exception(error)
+
         self._process = os.getpid()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(ready)), name="agl-store-client", daemon=True
-        )
+        self._thread = threading.Thread(target=run, name="agl-store-client", daemon=True)
         self._thread.start()
-        ready.wait()
+        ready.result()
 
     def stop(self) -> None:
-        """Closes the connections; blocks."""
-        loop, thread = self._loop, self._thread
-        if loop is not None and thread is not None and os.getpid() == self._process:
-            loop.call_soon_threadsafe(self._stopping.set)
-            thread.join()
+        """Ends the calls that are under way, and closes the connections; blocks."""
+        loop, thread, stopping = self._loop, self._thread, self._stopping
+        if loop is None or thread is None or stopping is None or os.getpid() != self._process:
+            return
+        loop.call_soon_threadsafe(stopping.set)
+        thread.join()
 
     def run(self, work: Coroutine[object, object, Result]) -> asyncio.Future[Result]:
         """Runs work in the transport's loop, for the loop that asks.
@@ -76,17 +89,26 @@ class Transport:
         Raises:
             StoreUnavailable: It is not open, or was opened before this process was forked.
         """
-        if self._loop is None or self._session is None:
-            work.close()
-            raise StoreUnavailable(
-                f"the store {self.address.url} is not open; use `async with` around what needs it"
-            )
+        return asyncio.wrap_future(self.submit(work))
+
+    def submit(self, work: Coroutine[object, object, Result]) -> Future[Result]:
+        """Runs work in the transport's loop, for a thread. Raises what `run` does."""
+        loop = self._loop
         if os.getpid() != self._process:
             work.close()
             raise StoreUnavailable(
                 f"the store {self.address.url} was opened before this process was forked; open it in each process"
             )
-        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        if loop is None:
+            work.close()
+            raise self._closed()
+        guarded = self._unless_stopped(work)
+        try:
+            return asyncio.run_coroutine_threadsafe(guarded, loop)
+        except RuntimeError:  # another thread has closed it just now
+            guarded.close()
+            work.close()
+            raise self._closed() from None
 
     async def deliver(self, path: str, payload: bytes, *, patience_s: float, hold_s: float = 0.0) -> object:
         """Sends a call until it is answered, and decodes the answer. Runs in the transport's loop.
@@ -99,6 +121,7 @@ class Transport:
 
         Raises:
             Away: The server stayed away.
+            StoreUnavailable: The store was closed meanwhile.
             Exception: What the store behind the server raised.
         """
         until = time.monotonic() + patience_s
@@ -107,11 +130,20 @@ class Transport:
             try:
                 return await self._once(path, payload, hold_s=hold_s)
             except Away as away:
-                wait_s = max(away.wait_s, pause_s * random.uniform(0.5, 1.0))
+                wait_s = away.wait_s + pause_s * random.uniform(0.5, 1.0)
                 pause_s = min(2 * pause_s, _BACKOFF_S[1])
                 if time.monotonic() + wait_s > until:
                     raise
             await asyncio.sleep(wait_s)
+
+    async def _unless_stopped(self, work: Coroutine[object, object, Result]) -> Result:
+        """Runs work; that the store is closed meanwhile is no cancellation of who asked."""
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if self._stopping is not None and self._stopping.is_set():
+                raise self._closed() from None
+            raise
 
     async def healthy(self) -> None:
         """Raises `Away` unless the server answers."""
@@ -132,7 +164,8 @@ class Transport:
         import aiohttp
 
         url = self.address.url + path
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=hold_s + _SILENCE_S)
+        silence_s = _LONG_SILENCE_S if path in _ABOUT_ALL else hold_s + _SILENCE_S
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=silence_s)
         try:
             data = payload if len(payload) < _LARGE_BODY else io.BytesIO(payload)
             async with self._open_session.post(
@@ -152,13 +185,23 @@ class Transport:
     @property
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
-            raise StoreUnavailable(f"the store {self.address.url} is not open")
+            raise self._closed()
         return self._session
 
-    async def _serve(self, ready: threading.Event) -> None:
+    def _closed(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"the store {self.address.url} is not open; use `async with` around what needs it"
+        )
+
+    async def _serve(self, ready: Future[None]) -> None:
         import aiohttp
 
-        headers = {"Content-Type": MSGPACK, "Accept": MSGPACK, "User-Agent": "agentlightning"}
+        headers = {
+            "Content-Type": MSGPACK,
+            "Accept": MSGPACK,
+            "Accept-Encoding": "identity",
+            "User-Agent": "agentlightning",
+        }
         if self.address.key:
             headers["Authorization"] = f"Bearer {self.address.key}"
         self._stopping = asyncio.Event()
@@ -166,12 +209,17 @@ class Transport:
             connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
+            auto_decompress=False,
             read_bufsize=2**18,
         ) as session:
             self._loop, self._session = asyncio.get_running_loop(), session
-            ready.set()
+            ready.set_result(None)
             await self._stopping.wait()
             self._loop = self._session = None
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
 
 def encoded(path: str, arguments: dict[str, object]) -> bytes:
@@ -197,7 +245,7 @@ def _decoded(path: str, body: bytes, *, url: str) -> object:
     try:
         return _decoder(path).decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ServerError(
+        raise StrangeAnswer(
             f"{url} answered {path} with something else than was expected ({error}); is it of this version?"
         ) from error
 

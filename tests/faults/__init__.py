@@ -1,0 +1,1 @@
+"""Faults on purpose: crash campaigns, simulated time, herds, zombies, broken files and checked histories."""
