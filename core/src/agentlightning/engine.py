@@ -26,12 +26,13 @@ class InferenceEngine(Protocol):
     Attributes:
         model: Name under which it is served.
         version: Policy version that it samples from now; rises with each publish.
-        endpoint: Base URL of its OpenAI-compatible server; None if it is called in process by `chat` and `stream`.
+        endpoints: Base URLs of its OpenAI-compatible servers, each up to and including `/v1`, all of the same weights;
+            empty if it is called in process by `chat` and `stream`.
     """
 
     model: str
     version: int
-    endpoint: str | None
+    endpoints: tuple[str, ...]
 
     async def start(self) -> None:
         """Loads the model and gets ready. Raises `EngineError`."""

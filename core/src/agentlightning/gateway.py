@@ -21,20 +21,36 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
 
 
+class Price(msgspec.Struct, frozen=True, kw_only=True):
+    """What tokens cost, in any one currency per million tokens."""
+
+    prompt: float
+    response: float
+
+
 class HttpUpstream(msgspec.Struct, frozen=True, kw_only=True):
-    """A model behind an OpenAI-compatible URL.
+    """A model behind a URL: an OpenAI-compatible server, or one that speaks Anthropic's messages.
 
     Attributes:
         base_url: Up to and including `/v1`.
+        replicas: Base URLs of further servers of the same model and weights.
         api_key_env: Environment variable with its key; empty for none. Agents never see the key.
         model: Name that the upstream knows it by; empty for the name asked for.
         token_ids: It understands `return_token_ids`.
+        wires: Protocols that it speaks: `chat`, `completions`, `responses`, `messages`, `embeddings`. A request in
+            another is translated to the first of them.
+        price: What its tokens cost, for the limit `max_cost`; None counts nothing.
+        max_concurrency: Most calls in flight at one server; more wait in line. 0 is no limit.
     """
 
     base_url: str
+    replicas: tuple[str, ...] = ()
     api_key_env: str = ""
     model: str = ""
     token_ids: bool = True
+    wires: tuple[str, ...] = ("chat", "completions", "embeddings")
+    price: Price | None = None
+    max_concurrency: int = 0
 
 
 Upstream = InferenceEngine | HttpUpstream
@@ -50,6 +66,11 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
         pause_timeout_s: Longest a call waits while the gateway is paused, in seconds; then 503 with Retry-After.
         max_body_bytes: Largest request body in bytes; more is 413.
         max_calls: Most calls of one attempt; more is 429.
+        max_tokens: Most tokens of one attempt, prompts and answers together; calls beyond are 429. None is no limit.
+        max_cost: Most that one attempt may cost, in the currency of the upstreams' prices; likewise.
+        call_timeout_s: Longest that a call may take from its arrival to its last byte, in seconds, pauses not counted.
+        keepalive_s: A waiting stream is sent a comment this often, in seconds, so that no client gives it up.
+        observe: Calls that belong to no attempt are forwarded, each recorded as a rollout of its own.
         sampling: Overrides by mode.
     """
 
@@ -59,6 +80,11 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     pause_timeout_s: float = 600.0
     max_body_bytes: int = 16 * 2**20
     max_calls: int = 1_000
+    max_tokens: int | None = None
+    max_cost: float | None = None
+    call_timeout_s: float = 600.0
+    keepalive_s: float = 10.0
+    observe: bool = False
     sampling: dict[Mode, Sampling] = {}
 
 

@@ -23,9 +23,9 @@ class InProcessEngine:
 
     model = "tiny"
 
-    def __init__(self, error: Exception | None = None, *, endpoint: str | None = None) -> None:
+    def __init__(self, error: Exception | None = None, *, endpoints: tuple[str, ...] = ()) -> None:
         self.version = 4
-        self.endpoint = endpoint
+        self.endpoints = endpoints
         self.error = error
         self.requests: list[ChatRequest] = []
         self.hold = asyncio.Event()
@@ -148,7 +148,7 @@ async def test_an_engine_is_told_that_the_client_has_left(serve: Serve) -> None:
 async def test_an_engine_behind_a_url_is_called_there_and_its_version_believed(serve: Serve) -> None:
     answers = [ScriptedAnswer(text="one", policy_version=9), ScriptedAnswer(text="two")]
     with ScriptedLLM(answers) as llm:
-        engine = InProcessEngine(endpoint=llm.base_url)
+        engine = InProcessEngine(endpoints=(llm.base_url,))
         async with serve(upstreams={"*": engine}) as bench, bench.sdk() as sdk:
             for _ in answers:
                 await sdk.chat.completions.create(model="x", messages=HELLO)

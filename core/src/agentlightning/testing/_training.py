@@ -49,7 +49,7 @@ class InMemoryEngine:
 
     model: str = "in-memory"
     version: int = 0
-    endpoint: str | None = None
+    endpoints: tuple[str, ...] = ()
 
     async def start(self) -> None:
         """Does nothing."""

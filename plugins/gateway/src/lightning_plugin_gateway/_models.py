@@ -80,8 +80,11 @@ class EngineModel:
 class EndpointModel(HttpModel):
     """An engine behind a URL of its own: what it reports of itself is trusted."""
 
-    def __init__(self, engine: InferenceEngine, endpoint: str, *, policy: HttpPolicy) -> None:
-        super().__init__(HttpUpstream(base_url=endpoint, model=engine.model), policy=policy)
+    def __init__(self, engine: InferenceEngine, *, policy: HttpPolicy) -> None:
+        first, *others = engine.endpoints
+        super().__init__(
+            HttpUpstream(base_url=first, replicas=tuple(others), model=engine.model), policy=policy
+        )
         self._engine = engine
 
     @property
@@ -136,8 +139,8 @@ class Models:
 def _model(upstream: Upstream, *, policy: HttpPolicy) -> EngineModel | HttpModel:
     if isinstance(upstream, HttpUpstream):
         return HttpModel(upstream, policy=policy)
-    if upstream.endpoint:
-        return EndpointModel(upstream, upstream.endpoint, policy=policy)
+    if upstream.endpoints:
+        return EndpointModel(upstream, policy=policy)
     return EngineModel(upstream)
 
 

@@ -41,7 +41,7 @@ class TorchEngine:
     Attributes:
         model: Name under which it is served.
         version: Policy version that it samples from: the number of optimiser steps so far.
-        endpoint: None: it is called in process.
+        endpoints: Empty: it is called in process.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class TorchEngine:
     ) -> None:
         self.model = options.name
         self.version = 0
-        self.endpoint: str | None = None
+        self.endpoints: tuple[str, ...] = ()
         self._options = options
         self._worker = worker
         self._seed = seed

@@ -1,0 +1,1 @@
+"""Client protocols that the gateway speaks, each translated to and from chat completions."""
