@@ -11,7 +11,9 @@ from typing import Any
 
 import openai
 import pytest
+from openai.resources import completions, embeddings
 from openai.resources.chat.completions import AsyncCompletions, Completions
+from openai.resources.responses import AsyncResponses, Responses
 from opentelemetry.trace import TracerProvider
 
 from agentlightning.agents import Adapter
@@ -27,7 +29,11 @@ class TestOpenAIAdapter(AdapterContract):
         return OpenAIAdapter()
 
     def originals(self) -> Sequence[object]:
-        found = [(owner, name) for owner in (Completions, AsyncCompletions) for name in ("create", "parse")]
+        parsing = (Completions, AsyncCompletions, Responses, AsyncResponses)
+        others = (completions.Completions, completions.AsyncCompletions)
+        others += (embeddings.Embeddings, embeddings.AsyncEmbeddings)
+        found: list[tuple[type, str]] = [(owner, name) for owner in parsing for name in ("create", "parse")]
+        found += [(owner, "create") for owner in others]
         found += [(owner, "__init__") for owner in (openai.OpenAI, openai.AsyncOpenAI)]
         return [owner.__dict__[name] for owner, name in found]
 
@@ -60,6 +66,32 @@ class TestOpenAIAdapter(AdapterContract):
     def text_of(self, result: object) -> str:
         assert isinstance(result, openai.types.chat.ChatCompletion)
         return result.choices[0].message.content or ""
+
+
+class TestOpenAIAdapterWithResponses(TestOpenAIAdapter):
+    """The same through the Responses API."""
+
+    first_text_event = 5
+
+    async def ask(self, base_url: str, text: str) -> object:
+        async with self.client(base_url) as client:
+            return await client.responses.create(model=MODEL, input=text)
+
+    def ask_in_thread(self, base_url: str, text: str) -> object:
+        transport = openai.DefaultHttpxClient(verify=False)
+        with openai.OpenAI(base_url=base_url, api_key=KEY, max_retries=0, http_client=transport) as client:
+            return client.responses.create(model=MODEL, input=text)
+
+    async def stream(self, base_url: str, text: str) -> AsyncIterator[str]:
+        async with self.client(base_url) as client:
+            stream = await client.responses.create(model=MODEL, input=text, stream=True)
+            async with stream:
+                async for event in stream:
+                    yield event.delta if event.type == "response.output_text.delta" else ""
+
+    def text_of(self, result: object) -> str:
+        assert isinstance(result, openai.types.responses.Response)
+        return result.output_text
 
 
 class Broken(OpenAIAdapter):

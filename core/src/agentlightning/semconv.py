@@ -59,6 +59,8 @@ DECISION_PROPENSITY: Final = "agl.decision.propensity"
 
 # operations
 OPERATION_CHAT: Final = "chat"
+OPERATION_COMPLETION: Final = "text_completion"
+OPERATION_EMBEDDINGS: Final = "embeddings"
 OPERATION_TOOL: Final = "execute_tool"
 OPERATION_AGENT: Final = "invoke_agent"
 OPERATION_ROLLOUT: Final = "agl.rollout"

@@ -15,10 +15,7 @@ from agentlightning.capture import Endpoint, RolloutContext
 from lightning_adapter_openai._pools import Pools
 
 if TYPE_CHECKING:
-    from openai.resources.chat.completions import AsyncCompletions, Completions
-
-    Resource = Completions | AsyncCompletions
-    Client = openai.OpenAI | openai.AsyncOpenAI
+    from lightning_adapter_openai._api import Client
 
 _CREDENTIAL = re.compile("auth|cookie|key|secret|token|organization|project", re.IGNORECASE)
 _HARMLESS = frozenset({"idempotency-key"})
@@ -29,18 +26,18 @@ class Bindings:
 
     def __init__(self, pools: Pools) -> None:
         self._pools = pools
-        self._bound: WeakKeyDictionary[RolloutContext, WeakKeyDictionary[Client, Resource]] = (
+        self._bound: WeakKeyDictionary[RolloutContext, WeakKeyDictionary[Client, Client]] = (
             WeakKeyDictionary()
         )
 
-    def resource(self, found: Resource, context: RolloutContext, endpoint: Endpoint) -> Resource:
-        """The `chat.completions` of the client's twin."""
+    def twin(self, client: Client, context: RolloutContext, endpoint: Endpoint) -> Client:
+        """The client's twin in this rollout."""
         clients = self._bound.get(context)
         if clients is None:
             clients = self._bound.setdefault(context, WeakKeyDictionary())
-        bound = clients.get(found._client)
+        bound = clients.get(client)
         if bound is None:
-            bound = clients[found._client] = self._twin(found._client, endpoint).chat.completions
+            bound = clients[client] = self._twin(client, endpoint)
         return bound
 
     def _twin(self, client: Client, endpoint: Endpoint) -> Client:

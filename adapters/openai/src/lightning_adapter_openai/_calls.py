@@ -1,4 +1,4 @@
-"""One chat completion: bound to the rollout's endpoint, and recorded as a span."""
+"""One call of a model: bound to the rollout's endpoint, and recorded as a span."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import openai
 from opentelemetry import context as otel_context
@@ -15,16 +15,12 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from agentlightning import semconv
 from agentlightning.capture import current_rollout
+from lightning_adapter_openai._api import Api, Resource
 from lightning_adapter_openai._bind import Bindings, bound_request
-from lightning_adapter_openai._describe import request_attributes, response_attributes
-from lightning_adapter_openai._fold import fold
 from lightning_adapter_openai._messages import field
 from lightning_adapter_openai._pools import Pools
 from lightning_adapter_openai._tap import tap
 from lightning_adapter_openai._wire import shortened
-
-if TYPE_CHECKING:
-    from openai.resources.chat.completions import AsyncCompletions, Completions
 
 _log = logging.getLogger("agentlightning.adapter.openai")
 _OTHERS: Final = re.compile(
@@ -50,7 +46,8 @@ class Calls:
         self,
         method: Callable[..., object],
         *,
-        resource: Completions | AsyncCompletions,
+        api: Api,
+        resource: Resource,
         rebind: Callable[[object], Callable[..., object]],
         request: Mapping[str, object],
         shorten: bool,
@@ -59,36 +56,40 @@ class Calls:
 
         Args:
             method: The method as it was called.
-            resource: The `chat.completions` it was called on.
-            rebind: The same method of another `chat.completions`.
+            api: What it is a method of.
+            resource: The `chat.completions` or the like that it was called on.
+            rebind: The same method of another resource of its kind.
             request: Its arguments.
             shorten: It does nothing with messages and tools but send them.
         """
         context = current_rollout()
         request = dict(request)
-        messages = request.get("messages")
-        if not isinstance(messages, str | list | tuple) and hasattr(messages, "__next__"):
-            request["messages"] = list(messages)  # type: ignore[call-overload]
-        endpoint = context.endpoint if context else None
+        for name in ("messages", "input"):
+            given = request.get(name)
+            if not isinstance(given, str | list | tuple) and hasattr(given, "__next__"):
+                request[name] = list(given)  # type: ignore[call-overload]
+        endpoint = context.endpoint if context and api.bound else None
         if endpoint is not None and endpoint.model is not None:
             request["model"] = endpoint.model
         content = self._content or context is not None
-        span = self._span(request, content=content)
+        span = self._span(api, request, content=content)
         if context is not None and endpoint is not None:
-            method = rebind(self._bindings.resource(resource, context, endpoint))
+            method = rebind(api.on(self._bindings.twin(resource._client, context, endpoint)))
             parent = span if span.get_span_context().is_valid else trace.get_current_span()
             request = bound_request(request, endpoint, parent=parent)
             if self._tracer is not None and shorten:
                 request = shortened(request)
-        return Call(method, request, span=span, content=content)
+        return Call(method, request, api=api, span=span, content=content)
 
-    def _span(self, request: Mapping[str, object], *, content: bool) -> Span:
+    def _span(self, api: Api, request: Mapping[str, object], *, content: bool) -> Span:
         scope = getattr(trace.get_current_span(), "instrumentation_scope", None)
         if self._tracer is None or (scope is not None and _OTHERS.match(scope.name)):
             return trace.INVALID_SPAN
-        span = self._tracer.start_span(f"chat {request.get('model', '')}".rstrip(), kind=SpanKind.CLIENT)
+        span = self._tracer.start_span(
+            f"{api.operation} {request.get('model', '')}".rstrip(), kind=SpanKind.CLIENT
+        )
         if span.is_recording():
-            _describe(span, lambda: request_attributes(request, content=content))
+            _describe(span, lambda: api.asked(request, content))
         return span
 
 
@@ -96,10 +97,17 @@ class Call:
     """A call under way; a context manager around its request."""
 
     def __init__(
-        self, method: Callable[..., object], request: Mapping[str, object], *, span: Span, content: bool
+        self,
+        method: Callable[..., object],
+        request: Mapping[str, object],
+        *,
+        api: Api,
+        span: Span,
+        content: bool,
     ) -> None:
         self.method = method
         self.request = request
+        self._api = api
         self._span = span
         self._content = content
 
@@ -127,7 +135,7 @@ class Call:
             tap(response, self._read)
 
     def _read(self, data: bytes, error: BaseException | None) -> None:
-        completion, complete = fold(data)
+        completion, complete = self._api.fold(data)
         failure = field(completion.get("error"), "message")
         if failure is not None and error is None:
             error = openai.OpenAIError(str(failure))
@@ -136,7 +144,7 @@ class Call:
         self._complete(completion, error)
 
     def _complete(self, completion: object, error: BaseException | None = None) -> None:
-        _describe(self._span, lambda: response_attributes(completion, content=self._content))
+        _describe(self._span, lambda: self._api.answered(completion, self._content))
         self._end(error)
 
     def _end(self, error: BaseException | None) -> None:
@@ -153,4 +161,4 @@ def _describe(span: Span, attributes: Callable[[], Mapping[str, object]]) -> Non
     try:
         span.set_attributes(attributes())  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001 - a border to whatever objects an agent hands over
-        _log.exception("a chat completion could not be described")
+        _log.exception("a call could not be described")

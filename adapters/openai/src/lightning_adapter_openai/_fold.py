@@ -21,31 +21,32 @@ def fold(data: bytes) -> tuple[_Body, bool]:
         The completion as far as it came, with the `error` of an error event; and whether it came to its end.
     """
     if data.lstrip()[:1] == b"{":
-        body = _decode(data)
+        body = decode(data)
         return body, bool(body)
     folded = _Folded()
-    for event in _events(data):
+    for event in events(data):
         folded.add(event)
     return folded.completion(), folded.complete
 
 
-def _events(data: bytes) -> Iterator[_Body]:
+def events(data: bytes) -> Iterator[_Body]:
     """The JSON of each event; keep-alives, comments and `[DONE]` carry none."""
     lines: list[bytes] = []
     for line in [*data.splitlines(), b""]:
         if line.startswith(b"data:"):
             lines.append(line[5:].strip())
         elif not line and lines:
-            body = _decode(b"\n".join(lines))
+            body = decode(b"\n".join(lines))
             lines = []
             if body:
                 yield body
 
 
-def _decode(data: bytes) -> _Body:
+def decode(data: bytes) -> _Body:
+    """A JSON object; empty for what is none, such as what was cut off, or `[DONE]`."""
     try:
         return msgspec.json.decode(data, type=_Body)
-    except (msgspec.MsgspecError, UnicodeError):  # cut off, or `[DONE]`
+    except (msgspec.MsgspecError, UnicodeError):
         return {}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 import wrapt
@@ -14,8 +15,7 @@ from opentelemetry.trace import TracerProvider
 from agentlightning import semconv
 
 if TYPE_CHECKING:
-    from openai.resources.chat.completions import AsyncCompletions, Completions
-
+    from lightning_adapter_openai._api import Api, Resource
     from lightning_adapter_openai._calls import Calls
     from lightning_adapter_openai._pools import Pools
 
@@ -27,7 +27,7 @@ _Method = Callable[..., object]
 
 
 class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
-    """Records chat completions as spans, and points them at the endpoint of the current rollout."""
+    """Records calls of models as spans, and points them at the endpoint of the current rollout."""
 
     _patches: list[_Patch]
     _pools: Pools | None = None
@@ -38,8 +38,9 @@ class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def _instrument(self, *, tracer_provider: TracerProvider | None = None, **_: object) -> None:
         import openai
-        from openai.resources.chat.completions import AsyncCompletions, Completions
+        from openai.resources import chat, completions, embeddings, responses
 
+        from lightning_adapter_openai import _api
         from lightning_adapter_openai._bind import late_key, late_key_async
         from lightning_adapter_openai._calls import Calls
         from lightning_adapter_openai._pools import Pools
@@ -48,8 +49,8 @@ class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         observed = any(
             _instrumented(owner.__dict__.get(name))
             for owner, name in (
-                (Completions, "create"),
-                (AsyncCompletions, "create"),
+                (chat.Completions, "create"),
+                (chat.AsyncCompletions, "create"),
                 (openai.OpenAI, "request"),
                 (openai.AsyncOpenAI, "request"),
             )
@@ -59,11 +60,24 @@ class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             self._pools or Pools()
         )  # connections outlive instrumentations: an event loop has one pool
         calls = Calls(tracer=None if observed else tracer, content=content, pools=self._pools)
+        methods: list[tuple[Api, type, type, str]] = [
+            (_api.CHAT, chat.Completions, chat.AsyncCompletions, "create"),
+            (_api.CHAT, chat.Completions, chat.AsyncCompletions, "parse"),
+            (_api.RESPONSES, responses.Responses, responses.AsyncResponses, "create"),
+            (_api.RESPONSES, responses.Responses, responses.AsyncResponses, "parse"),
+            (_api.COMPLETIONS, completions.Completions, completions.AsyncCompletions, "create"),
+            (_api.EMBEDDINGS, embeddings.Embeddings, embeddings.AsyncEmbeddings, "create"),
+        ]
         self._patches = [
-            _Patch(Completions, "create", lambda original: _sync(original, calls, shorten=True)),
-            _Patch(Completions, "parse", lambda original: _sync(original, calls, shorten=False)),
-            _Patch(AsyncCompletions, "create", lambda original: _async(original, calls, shorten=True)),
-            _Patch(AsyncCompletions, "parse", lambda original: _async(original, calls, shorten=False)),
+            _Patch(
+                owner,
+                name,
+                partial(wrapper, calls=calls, api=api, shorten=(api, name) == (_api.CHAT, "create")),
+            )
+            for api, sync, asynchronous, name in methods
+            for owner, wrapper in ((sync, _sync), (asynchronous, _async))
+        ]
+        self._patches += [
             _Patch(openai.OpenAI, "__init__", lambda _: _constructor(late_key)),
             _Patch(openai.AsyncOpenAI, "__init__", lambda _: _constructor(late_key_async)),
         ]
@@ -98,12 +112,13 @@ def _rebind(original: _Method, resource: object) -> _Method:
     return cast("_Method", original.__get__(resource, type(resource)))
 
 
-def _sync(original: _Method, calls: Calls, *, shorten: bool) -> _Method:
+def _sync(original: _Method, *, calls: Calls, api: Api, shorten: bool) -> _Method:
     def call(
-        method: _Method, resource: Completions, args: tuple[object, ...], kwargs: dict[str, object]
+        method: _Method, resource: Resource, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> object:
         running = calls.begin(
             method,
+            api=api,
             resource=resource,
             rebind=lambda bound: _rebind(original, bound),
             request=kwargs,
@@ -117,12 +132,13 @@ def _sync(original: _Method, calls: Calls, *, shorten: bool) -> _Method:
     return call
 
 
-def _async(original: _Method, calls: Calls, *, shorten: bool) -> _Method:
+def _async(original: _Method, *, calls: Calls, api: Api, shorten: bool) -> _Method:
     async def call(
-        method: _Method, resource: AsyncCompletions, args: tuple[object, ...], kwargs: dict[str, object]
+        method: _Method, resource: Resource, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> object:
         running = calls.begin(
             method,
+            api=api,
             resource=resource,
             rebind=lambda bound: _rebind(original, bound),
             request=kwargs,

@@ -1,16 +1,20 @@
-"""A model server on a loopback port that answers from a script: OpenAI chat completions, JSON and streamed."""
+"""A model server on a loopback port that answers from a script: chat completions, responses, messages, embeddings."""
 
 from __future__ import annotations
 
 import asyncio
+import struct
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
-from typing import Self
+from typing import Final, NamedTuple, Self
 
 import msgspec
 
 from agentlightning.testing._scripted_answer import ScriptedAnswer, ScriptedFault, ScriptedReply
 from agentlightning.testing._scripted_body import completion, stream_events
+from agentlightning.testing._scripted_messages import count, fault, message, message_events
+from agentlightning.testing._scripted_responses import response, response_events
 from agentlightning.testing._scripted_wire import (
     LAST_CHUNK,
     ScriptedRequest,
@@ -19,7 +23,28 @@ from agentlightning.testing._scripted_wire import (
     head,
     read_request,
 )
+from agentlightning.types import Json
 
+
+class _Wire(NamedTuple):
+    """A protocol: how its answers' ids begin, an answer whole and as events, and an error."""
+
+    prefix: str
+    whole: Callable[..., dict[str, Json]]
+    events: Callable[..., Iterator[bytes]]
+    fault: Callable[..., dict[str, Json]]
+
+
+def _openai_fault(message: str, *, status: int) -> dict[str, Json]:
+    del status
+    return {"error": {"message": message, "type": "scripted", "param": None, "code": None}}
+
+
+_WIRES: Final = {
+    "/v1/chat/completions": _Wire("chatcmpl-", completion, stream_events, _openai_fault),
+    "/v1/responses": _Wire("resp_", response, response_events, _openai_fault),
+    "/v1/messages": _Wire("msg_", message, message_events, fault),
+}
 Script = Callable[[ScriptedRequest], ScriptedReply]
 
 
@@ -28,7 +53,7 @@ class ScriptedLLM:
 
     Attributes:
         base_url: `http://127.0.0.1:port/v1`, known while it serves.
-        requests: Requests for completions, in order of arrival.
+        requests: Requests for answers, in order of arrival, by whichever of the three protocols.
     """
 
     base_url: str
@@ -129,17 +154,25 @@ class ScriptedLLM:
             body = msgspec.json.encode(listing)
             writer.write(head(200, "application/json", length=len(body)) + body)
             return True
-        if request.method != "POST" or request.path != "/v1/chat/completions":
-            return _write_fault(ScriptedFault(status=404, message=f"{request.method} {request.path}"), writer)
+        path = request.path.partition("?")[0]
+        if request.method == "POST" and path in _CALCULATED:
+            body = msgspec.json.encode(_CALCULATED[path](request.json))
+            writer.write(head(200, "application/json", length=len(body)) + body)
+            return True
+        wire = _WIRES.get(path)
+        if request.method != "POST" or wire is None:
+            missing = ScriptedFault(status=404, message=f"{request.method} {request.path}")
+            return _write_fault(missing, writer, form=_openai_fault)
         self.requests.append(request)
-        ident = f"chatcmpl-{len(self.requests)}"
+        ident = f"{wire.prefix}{len(self.requests)}"
         try:
             reply = self._script(request)
         except IndexError as error:
             reply = ScriptedFault(status=500, message=str(error))
         if isinstance(reply, ScriptedFault):
-            return _write_fault(reply, writer)
-        response = asyncio.ensure_future(self._write_answer(reply, request, ident=ident, writer=writer))
+            return _write_fault(reply, writer, form=wire.fault)
+        writing = self._write_answer(reply, request, wire=wire, ident=ident, writer=writer)
+        response = asyncio.ensure_future(writing)
         left = asyncio.ensure_future(reader.left.wait())
         try:
             await asyncio.wait({response, left}, return_when=asyncio.FIRST_COMPLETED)
@@ -153,14 +186,20 @@ class ScriptedLLM:
             await asyncio.gather(response, left, return_exceptions=True)
 
     async def _write_answer(
-        self, answer: ScriptedAnswer, request: ScriptedRequest, *, ident: str, writer: asyncio.StreamWriter
+        self,
+        answer: ScriptedAnswer,
+        request: ScriptedRequest,
+        *,
+        wire: _Wire,
+        ident: str,
+        writer: asyncio.StreamWriter,
     ) -> bool:
         body = request.json
         stream = bool(body.get("stream"))
         if stream:
-            parts = list(stream_events(answer, body, ident=ident))
+            parts = list(wire.events(answer, body, ident=ident))
         else:
-            parts = [msgspec.json.encode(completion(answer, body, ident=ident))]
+            parts = [msgspec.json.encode(wire.whole(answer, body, ident=ident))]
         kept = sum(map(len, parts)) if answer.cut_at is None else answer.cut_at
         framed = kept if answer.cut == "end" else sum(map(len, parts))
         kind = "text/event-stream" if stream else "application/json"
@@ -193,16 +232,39 @@ async def _finish(answer: ScriptedAnswer, writer: asyncio.StreamWriter, *, strea
     return True
 
 
-def _write_fault(fault: ScriptedFault, writer: asyncio.StreamWriter) -> bool:
+def _write_fault(
+    fault: ScriptedFault, writer: asyncio.StreamWriter, *, form: Callable[..., dict[str, Json]]
+) -> bool:
     if fault.status == 0:
         writer.transport.abort()
         return False
-    error = {"error": {"message": fault.message, "type": "scripted", "param": None, "code": None}}
-    body = fault.body.encode() or msgspec.json.encode(error)
+    body = fault.body.encode() or msgspec.json.encode(form(fault.message, status=fault.status))
     extra = {"Retry-After": fault.retry_after, "Location": fault.location}
     present = {name: value for name, value in extra.items() if value}
     writer.write(head(fault.status, fault.content_type, length=len(body), extra=present) + body)
     return True
+
+
+def _embeddings(request: dict[str, Json]) -> dict[str, Json]:
+    """A vector of two numbers for each text: its length, and 1."""
+    given = request.get("input")
+    texts = given if isinstance(given, list) else [given]
+    vectors = [[float(len(text)) if isinstance(text, str) else 0.0, 1.0] for text in texts]
+    encoded: list[Json] = list(vectors)
+    if request.get("encoding_format") == "base64":
+        encoded = [b64encode(struct.pack("<2f", *vector)).decode() for vector in vectors]
+    return {
+        "object": "list",
+        "model": request.get("model"),
+        "data": [
+            {"object": "embedding", "index": index, "embedding": each} for index, each in enumerate(encoded)
+        ],
+        "usage": {"prompt_tokens": len(texts), "total_tokens": len(texts)},
+    }
+
+
+_CALCULATED: Final = {"/v1/embeddings": _embeddings, "/v1/messages/count_tokens": count}
+"""What is answered without asking the script."""
 
 
 def _split(data: bytes, size: int) -> Iterator[bytes]:
