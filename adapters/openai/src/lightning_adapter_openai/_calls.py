@@ -132,7 +132,7 @@ class Call:
         elif response.is_closed:
             self._read(response.content, None)
         else:
-            tap(response, self._read)
+            tap(response, self._read, failed=lambda data: bool(self._api.fold(data)[0].get("error")))
 
     def _read(self, data: bytes, error: BaseException | None) -> None:
         completion, complete = self._api.fold(data)

@@ -32,8 +32,9 @@ Ended = Callable[[bytes, BaseException | None], None]
 class _Recording:
     """What was heard. It must not know the response: it is told when the response is forgotten."""
 
-    def __init__(self, ended: Ended) -> None:
+    def __init__(self, ended: Ended, *, failed: Callable[[bytes], bool]) -> None:
         self._ended: Ended | None = ended
+        self._failed = failed
         self._chunks: list[bytes] = []
         self._room = LONGEST
         self.advancing = False
@@ -42,6 +43,8 @@ class _Recording:
         self._room -= len(data)
         if self._room >= 0:
             self._chunks.append(data)
+        if b'"error"' in data and self._failed(b"".join(self._chunks)):
+            self.end()
 
     def end(self, error: BaseException | None = None) -> None:
         ended, self._ended = self._ended, None
@@ -54,9 +57,15 @@ class _Recording:
             self.end()
 
 
-def tap(response: Response, ended: Ended) -> None:
-    """Calls `ended` once, when the response was read to its end, closed, failed, or is forgotten."""
-    recording = _Recording(ended)
+def tap(response: Response, ended: Ended, *, failed: Callable[[bytes], bool]) -> None:
+    """Calls `ended` once, when the response was read to its end, closed, failed, or is forgotten.
+
+    Args:
+        response: What is read.
+        ended: Gets the bytes that were read, and the error that ended them.
+        failed: Whether these bytes tell of a failure. Early releases of the SDK raise it and leave the response open.
+    """
+    recording = _Recording(ended, failed=failed)
     if isinstance(response.stream, Iterable):
         response.iter_bytes = _hear(response.iter_bytes, recording)
         response.close = _close(response.close, recording)
