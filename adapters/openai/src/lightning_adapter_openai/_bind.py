@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NoReturn
 from weakref import WeakKeyDictionary
@@ -12,19 +11,27 @@ import openai
 from opentelemetry.trace import Span
 
 from agentlightning.capture import Endpoint, RolloutContext
-from lightning_adapter_openai._pools import Pools
+from agentlightning.capture.http import Pools, bound_headers
 
 if TYPE_CHECKING:
     from lightning_adapter_openai._api import Client
 
-_CREDENTIAL = re.compile("auth|cookie|key|secret|token|organization|project", re.IGNORECASE)
-_HARMLESS = frozenset({"idempotency-key"})
+
+HttpPools = Pools[openai.DefaultHttpxClient, openai.DefaultAsyncHttpxClient]
+
+
+def new_pools() -> HttpPools:
+    """Connections to endpoints, past the proxies of the environment."""
+    return Pools(
+        lambda: openai.DefaultHttpxClient(trust_env=False),
+        lambda: openai.DefaultAsyncHttpxClient(trust_env=False),
+    )
 
 
 class Bindings:
     """Twins of the process's clients that talk to endpoints: one for each client and rollout, gone with either."""
 
-    def __init__(self, pools: Pools) -> None:
+    def __init__(self, pools: HttpPools) -> None:
         self._pools = pools
         self._bound: WeakKeyDictionary[RolloutContext, WeakKeyDictionary[Client, Client]] = (
             WeakKeyDictionary()
@@ -70,18 +77,8 @@ class Bindings:
 
 def bound_request(request: Mapping[str, object], endpoint: Endpoint, *, parent: Span) -> dict[str, object]:
     """The request as it goes to the endpoint: its key, its model, and the span that the gateway's belongs to."""
-    extra = request.get("extra_headers")
-    headers = dict(extra) if isinstance(extra, Mapping) else {}
-    headers = {name: value for name, value in headers.items() if not _secret(str(name))}
-    headers["Authorization"] = f"Bearer {endpoint.api_key}"
-    own = parent.get_span_context()
-    if own.is_valid:
-        headers["traceparent"] = f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
+    headers = bound_headers(request.get("extra_headers"), endpoint, span_context=parent.get_span_context())
     return {**request, "extra_headers": headers}
-
-
-def _secret(name: str) -> bool:
-    return name.lower() not in _HARMLESS and _CREDENTIAL.search(name) is not None
 
 
 def without_key(options: Mapping[str, object]) -> bool:

@@ -15,11 +15,10 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from agentlightning import semconv
 from agentlightning.capture import current_rollout
+from agentlightning.capture.http import tap
 from lightning_adapter_openai._api import Api, Resource
-from lightning_adapter_openai._bind import Bindings, bound_request
+from lightning_adapter_openai._bind import Bindings, HttpPools, bound_request
 from lightning_adapter_openai._messages import field
-from lightning_adapter_openai._pools import Pools
-from lightning_adapter_openai._tap import tap
 from lightning_adapter_openai._wire import shortened
 
 _log = logging.getLogger("agentlightning.adapter.openai")
@@ -37,7 +36,7 @@ class Calls:
         pools: Connections to endpoints.
     """
 
-    def __init__(self, *, tracer: Tracer | None, content: bool, pools: Pools) -> None:
+    def __init__(self, *, tracer: Tracer | None, content: bool, pools: HttpPools) -> None:
         self._tracer = tracer
         self._content = content
         self._bindings = Bindings(pools)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import msgspec
-
+from agentlightning.capture.http import decode, events
 from agentlightning.types import Json
 
 _Body = dict[str, Json]
@@ -27,27 +24,6 @@ def fold(data: bytes) -> tuple[_Body, bool]:
     for event in events(data):
         folded.add(event)
     return folded.completion(), folded.complete
-
-
-def events(data: bytes) -> Iterator[_Body]:
-    """The JSON of each event; keep-alives, comments and `[DONE]` carry none."""
-    lines: list[bytes] = []
-    for line in [*data.splitlines(), b""]:
-        if line.startswith(b"data:"):
-            lines.append(line[5:].strip())
-        elif not line and lines:
-            body = decode(b"\n".join(lines))
-            lines = []
-            if body:
-                yield body
-
-
-def decode(data: bytes) -> _Body:
-    """A JSON object; empty for what is none, such as what was cut off, or `[DONE]`."""
-    try:
-        return msgspec.json.decode(data, type=_Body)
-    except (msgspec.MsgspecError, UnicodeError):
-        return {}
 
 
 class _Folded:

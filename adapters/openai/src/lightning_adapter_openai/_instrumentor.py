@@ -16,8 +16,8 @@ from agentlightning import semconv
 
 if TYPE_CHECKING:
     from lightning_adapter_openai._api import Api, Resource
+    from lightning_adapter_openai._bind import HttpPools
     from lightning_adapter_openai._calls import Calls
-    from lightning_adapter_openai._pools import Pools
 
 SCOPE: Final = "lightning_adapter_openai"
 CAPTURE_CONTENT: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
@@ -30,7 +30,7 @@ class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Records calls of models as spans, and points them at the endpoint of the current rollout."""
 
     _patches: list[_Patch]
-    _pools: Pools | None = None
+    _pools: HttpPools | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Versions of the SDK that it knows."""
@@ -41,9 +41,8 @@ class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         from openai.resources import chat, completions, embeddings, responses
 
         from lightning_adapter_openai import _api
-        from lightning_adapter_openai._bind import late_key, late_key_async
+        from lightning_adapter_openai._bind import late_key, late_key_async, new_pools
         from lightning_adapter_openai._calls import Calls
-        from lightning_adapter_openai._pools import Pools
 
         tracer = trace.get_tracer(SCOPE, tracer_provider=tracer_provider, schema_url=semconv.SCHEMA_URL)
         observed = any(
@@ -57,7 +56,7 @@ class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         )
         content = os.environ.get(CAPTURE_CONTENT, "").lower() in _CONTENT_VALUES
         self._pools = (
-            self._pools or Pools()
+            self._pools or new_pools()
         )  # connections outlive instrumentations: an event loop has one pool
         calls = Calls(tracer=None if observed else tracer, content=content, pools=self._pools)
         methods: list[tuple[Api, type, type, str]] = [

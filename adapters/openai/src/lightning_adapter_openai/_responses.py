@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from agentlightning import semconv
+from agentlightning.capture.http import decode, events
 from agentlightning.types import Json
 from lightning_adapter_openai._describe import Attributes, answered, asked
-from lightning_adapter_openai._fold import decode, events
 from lightning_adapter_openai._messages import field, items, to_text
 
 _Body = dict[str, Json]
