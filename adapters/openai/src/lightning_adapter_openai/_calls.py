@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
 import openai
-from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import Span, SpanKind, Tracer
 
-from agentlightning import semconv
 from agentlightning.capture import current_rollout
-from agentlightning.capture.http import tap
+from agentlightning.capture.model_call import ModelCall, describe
 from lightning_adapter_openai._api import Api, Resource
 from lightning_adapter_openai._bind import Bindings, HttpPools, bound_request
-from lightning_adapter_openai._messages import field
 from lightning_adapter_openai._wire import shortened
 
-_log = logging.getLogger("agentlightning.adapter.openai")
 _OTHERS: Final = re.compile(
     r"opentelemetry\.instrumentation\.(genai\.)?openai(_v2|\.|$)|openinference\.instrumentation\.openai(\.|$)"
 )
@@ -88,12 +82,17 @@ class Calls:
             f"{api.operation} {request.get('model', '')}".rstrip(), kind=SpanKind.CLIENT
         )
         if span.is_recording():
-            _describe(span, lambda: api.asked(request, content))
+            describe(span, lambda: api.asked(request, content))
         return span
 
 
-class Call:
-    """A call under way; a context manager around its request."""
+class Call(ModelCall):
+    """A call under way.
+
+    Attributes:
+        method: What to call.
+        request: With which arguments.
+    """
 
     def __init__(
         self,
@@ -104,60 +103,11 @@ class Call:
         span: Span,
         content: bool,
     ) -> None:
+        super().__init__(
+            span,
+            describe_answer=lambda answer: api.answered(answer, content),
+            fold=api.fold,
+            failure=openai.OpenAIError,
+        )
         self.method = method
         self.request = request
-        self._api = api
-        self._span = span
-        self._content = content
-
-    def __enter__(self) -> None:
-        if self._span is not trace.INVALID_SPAN:
-            self._token = otel_context.attach(trace.set_span_in_context(self._span))
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if self._span is not trace.INVALID_SPAN:
-            otel_context.detach(self._token)
-            if error is not None:
-                self._end(error)
-
-    def answered(self, result: object) -> None:
-        """Records what the method returned: an answer, or a response that is still to be read."""
-        if not self._span.is_recording():
-            self._span.end()
-            return
-        response = getattr(result, "response", None) or getattr(result, "http_response", None)
-        if response is None:
-            self._complete(result)
-        elif response.is_closed:
-            self._read(response.content, None)
-        else:
-            tap(response, self._read, failed=lambda data: bool(self._api.fold(data)[0].get("error")))
-
-    def _read(self, data: bytes, error: BaseException | None) -> None:
-        completion, complete = self._api.fold(data)
-        failure = field(completion.get("error"), "message")
-        if failure is not None and error is None:
-            error = openai.OpenAIError(str(failure))
-        if not complete and error is None:
-            self._span.set_attribute(semconv.CANCELLED, True)
-        self._complete(completion, error)
-
-    def _complete(self, completion: object, error: BaseException | None = None) -> None:
-        _describe(self._span, lambda: self._api.answered(completion, self._content))
-        self._end(error)
-
-    def _end(self, error: BaseException | None) -> None:
-        if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt):
-            self._span.set_attribute(semconv.CANCELLED, True)
-        elif error is not None:
-            self._span.set_attribute(semconv.ERROR_TYPE, type(error).__qualname__)
-            self._span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
-        self._span.end()
-
-
-def _describe(span: Span, attributes: Callable[[], Mapping[str, object]]) -> None:
-    """Capture never breaks a call: what cannot be described is left out, and said in the log."""
-    try:
-        span.set_attributes(attributes())  # type: ignore[arg-type]
-    except Exception:  # noqa: BLE001 - a border to whatever objects an agent hands over
-        _log.exception("a call could not be described")
