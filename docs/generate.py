@@ -38,6 +38,8 @@ class Package:
 
     path: Path
     project: dict[str, Any]
+    isolated: bool = False
+    """Whether its framework cannot be installed beside the others', so that it is tested on its own."""
 
     @property
     def name(self) -> str:
@@ -81,9 +83,13 @@ def packages() -> list[Package]:
         for member in workspace["tool"]["uv"]["workspace"]["members"]
         for manifest in sorted(ROOT.glob(f"{member}/pyproject.toml"))
     ]
-    return [
-        Package(manifest.parent, tomllib.loads(manifest.read_text())["project"]) for manifest in manifests
-    ]
+    return [_package(manifest) for manifest in manifests]
+
+
+def _package(manifest: Path) -> Package:
+    settings = tomllib.loads(manifest.read_text())
+    own = settings.get("tool", {}).get("agentlightning", {})
+    return Package(manifest.parent, settings["project"], isolated=bool(own.get("isolated", False)))
 
 
 def hooks() -> list[Hook]:

@@ -140,7 +140,7 @@ def test_a_package_imports_only_what_it_declares(
             unknown := {
                 root
                 for root in roots(tree)
-                if not allowed & {canonicalize_name(name) for name in providers.get(root, [])}
+                if not allowed & {canonicalize_name(name) for name in providers.get(root, [root])}
             }
         )
     }
@@ -152,7 +152,7 @@ def test_arrows_between_packages_point_inward(
     package: generate.Package, modules: dict[Path, ast.Module]
 ) -> None:
     inward = {CORE.import_name, package.import_name}
-    if package.kind == "plugins":
+    if package.kind in {"plugins", "adapters"}:
         inward |= {
             name for name, other in WORKSPACE.items() if canonicalize_name(other.name) in declared(package)
         }

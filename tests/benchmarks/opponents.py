@@ -38,6 +38,7 @@ class Opponent:
         name: Folder of its environment.
         requirement: Exact version.
         pythons: Versions of Python that it runs on, the best first.
+        beside: What else it needs.
         variables: Of the environment that it runs in.
         not_after: Newest day of what it depends on, where later releases break it; ignored where the index cannot tell.
     """
@@ -46,7 +47,13 @@ class Opponent:
     requirement: str
     pythons: tuple[str, ...]
     not_after: str | None = None
+    beside: tuple[str, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """All that is installed by name."""
+        return (self.requirement, *self.beside)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -67,6 +74,8 @@ AL03: Final = Opponent(
     "al03", "agentlightning==0.3.0", ("3.11", "3.12"), not_after="2026-01-05", variables=_OFFLINE
 )
 AL10: Final = Opponent("al10", "agentlightning==1.0.2", ("3.12", "3.13"))
+FLOOR: Final = Opponent("floor", "uvloop==0.22.1", ("3.11", "3.12", "3.13"), beside=("orjson==3.11.5",))
+"""What the fastest Python on a socket is written with."""
 
 
 @cache
@@ -74,7 +83,7 @@ def _installed(opponent: Opponent) -> Path:
     root = os.environ.get("AGL_BENCH_OPPONENTS") or ROOT / ".nox" / "opponents"
     folder = Path(root).absolute() / opponent.name
     mark = folder / _COMPLETE
-    if mark.exists() and mark.read_text() == opponent.requirement:
+    if mark.exists() and mark.read_text() == " ".join(opponent.requirements):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     python = _interpreter(opponent)
@@ -84,7 +93,7 @@ def _installed(opponent: Opponent) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         error = _first_error(commands)
         if error is None:
-            mark.write_text(opponent.requirement)
+            mark.write_text(" ".join(opponent.requirements))
             return folder
         errors.append(error)
     shutil.rmtree(folder, ignore_errors=True)
@@ -99,11 +108,11 @@ def _ways(opponent: Opponent, *, folder: Path, python: str) -> Iterator[_Command
         make = [uv, "venv", "--quiet", "--python", python, str(folder)]
         install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", inside]
         if opponent.not_after is not None:
-            yield [make, [*install, "--exclude-newer", opponent.not_after, opponent.requirement]]
-        yield [make, [*install, opponent.requirement]]
+            yield [make, [*install, "--exclude-newer", opponent.not_after, *opponent.requirements]]
+        yield [make, [*install, *opponent.requirements]]
     yield [
         [python, "-m", "venv", str(folder)],
-        [inside, "-m", "pip", "install", "--quiet", opponent.requirement],
+        [inside, "-m", "pip", "install", "--quiet", *opponent.requirements],
     ]
 
 

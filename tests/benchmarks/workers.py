@@ -28,15 +28,30 @@ CLIENT_CORE: Final = {_CORES[-1]}
 def cpu_seconds(pid: int) -> float:
     """CPU seconds of a process and of its descendants: to the microsecond while they live, to 10 ms once they end."""
     total_s = 0.0
-    pids = [pid]
-    for one in pids:  # grows while it is read
+    for one in _descendants(pid):
         with contextlib.suppress(OSError):  # it may end meanwhile
             fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
             total_s += sum(map(int, fields[_REAPED])) / os.sysconf("SC_CLK_TCK")
             total_s += time.clock_gettime(~one << 3 | _CPU_CLOCK)
-            for children in Path(f"/proc/{one}/task").glob("*/children"):
-                pids += map(int, children.read_text().split())
     return total_s
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that a process and its descendants hold, in bytes; what they share counts for each."""
+    pages = 0
+    for one in _descendants(pid):
+        with contextlib.suppress(OSError):
+            pages += int(Path(f"/proc/{one}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    """A process and all below it."""
+    yield pid
+    with contextlib.suppress(OSError):
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in children.read_text().split():
+                yield from _descendants(int(child))
 
 
 class Program:
@@ -106,6 +121,11 @@ class Program:
     def cpu_s(self) -> float:
         """CPU seconds it used so far."""
         return cpu_seconds(self.process.pid)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory it holds."""
+        return resident_bytes(self.process.pid)
 
     def said(self) -> str:
         """The end of its log."""

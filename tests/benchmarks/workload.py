@@ -44,6 +44,11 @@ def llm_attributes(index: int) -> dict[str, object]:
     }
 
 
+def prompt(index: int, size: int) -> str:
+    """Words of so many bytes together; the same for the same index."""
+    return _text(size, random.Random(index))
+
+
 def _text(size: int, draw: random.Random) -> str:
     words: list[str] = []
     length = 0

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from agentlightning.errors import Unauthorised
+from agentlightning.types import Mode
 
 __all__ = ["Credential", "KeyRing", "Scope"]
 
@@ -32,13 +33,17 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
-class Credential(msgspec.Struct, frozen=True, kw_only=True):
+class Credential(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a key entitles to.
 
     Attributes:
         subject: Who it was made for, for logs; never a secret.
         rollout_id: With `attempt_id`, the only attempt that an agent's key is for.
         expires_at: Seconds since the epoch; None never expires.
+        token: The attempt's fencing token; None leaves it to be looked up, as it does `mode` and `seed`.
+        mode: What the attempt's rollout is for.
+        seed: Seed from which sampling in the attempt is derived, if any.
+        models: Names of the models that may be called; empty is all.
     """
 
     scope: Scope
@@ -46,6 +51,10 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     rollout_id: str | None = None
     attempt_id: str | None = None
     expires_at: float | None = None
+    token: int | None = None
+    mode: Mode | None = None
+    seed: int | None = None
+    models: tuple[str, ...] = ()
 
 
 class KeyRing:

@@ -375,6 +375,35 @@ def test_a_reward_aimed_at_a_call_is_that_call_s_and_no_outcome() -> None:
     assert found.outcome == 1.0
 
 
+def test_a_reward_aimed_at_the_root_span_is_the_outcome() -> None:
+    build = EpisodeBuilder()
+    root = build.span(semconv.OPERATION_ROLLOUT)
+    build.call([1], [2], parent=build.span(semconv.OPERATION_AGENT, parent=root))
+    build.reward(0.5, target=root)
+    done = run(build.build())
+    assert (trajectory(done).outcome, trajectory(done).transitions[0].reward) == (0.5, None)
+    assert dropped(done, "rewards") == {}
+
+
+def test_a_reward_aimed_at_the_root_of_a_foreign_trace_is_the_outcome() -> None:
+    build = EpisodeBuilder()
+    root = build.span(semconv.OPERATION_OTHER)
+    build.span(semconv.OPERATION_TOOL, parent=root)
+    build.call([1], [2])  # whoever made it did not pass the trace on
+    build.reward(0.5, target=root)
+    assert trajectory(run(build.build())).outcome == 0.5
+
+
+def test_a_reward_aimed_at_one_of_several_traces_is_no_outcome() -> None:
+    build = EpisodeBuilder()
+    roots = [build.span(semconv.OPERATION_OTHER) for _ in range(2)]
+    build.reward(0.5, target=roots[0])
+    build.reward(1.0)
+    done = run(build.build())
+    assert trajectory(done).outcome == 1.0
+    assert dropped(done, "rewards") == {"the reward's target is no transition": 1}
+
+
 def test_a_reward_aimed_at_nothing_is_counted() -> None:
     build = EpisodeBuilder()
     build.reward(0.5, target="ffffffffffffffff")

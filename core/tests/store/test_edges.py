@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agentlightning.errors import InvalidReward, LimitExceeded, StoreUnavailable
+from agentlightning.errors import Conflict, InvalidReward, LimitExceeded, StoreUnavailable
 from agentlightning.store import MemoryStore, SpanQuery, SqliteStore, Store
 from agentlightning.types import (
     MetricPoint,
@@ -209,3 +209,11 @@ def _span(rollout_id: str, attempt_id: str, number: int) -> Span:
         start_ns=number,
         end_ns=number,
     )
+
+
+async def test_an_id_that_is_drawn_twice_overwrites_nothing() -> None:
+    async with MemoryStore(new_id=lambda: "same") as store:
+        await store.rollouts.enqueue([RolloutRequest(task="first")])
+        with pytest.raises(Conflict, match="drawn twice"):
+            await store.rollouts.enqueue([RolloutRequest(task="second")])
+        assert [rollout.task for rollout in (await store.rollouts.list()).items] == ["first"]

@@ -31,7 +31,7 @@ async def leased(store: Store, *, run_id: str | None = None) -> Lease:
     return lease
 
 
-def span(lease: Lease, number: int, **attributes: object) -> Span:
+def span(lease: Lease, number: int, /, **attributes: object) -> Span:
     return Span(
         rollout_id=lease.rollout.id,
         attempt_id=lease.attempt.id,
@@ -149,7 +149,7 @@ async def test_a_lease_whose_caller_was_cancelled_goes_back_into_the_queue(tmp_p
             cancelled.wait(20.0)
         return 0.0
 
-    async with SqliteStore(tmp_path / "store.db", clock=clock) as store:
+    async with SqliteStore(tmp_path / "store.db", clock=clock, durability="full") as store:
         (rollout,) = await store.rollouts.enqueue([RolloutRequest(task=0)])
         armed.set()
         call = asyncio.create_task(store.rollouts.lease("worker", ttl_s=3600.0))
@@ -161,3 +161,20 @@ async def test_a_lease_whose_caller_was_cancelled_goes_back_into_the_queue(tmp_p
         assert (lease.rollout.id, lease.attempt.sequence) == (rollout.id, 2)
         first, _ = await store.rollouts.attempts([rollout.id])
         assert first.status is AttemptStatus.LOST
+
+
+async def test_a_lease_that_was_cancelled_on_its_way_out_of_the_callers_loop_goes_back(
+    tmp_path: Path,
+) -> None:
+    async with SqliteStore(tmp_path / "store.db") as store:
+        for number in range(50):  # it gives way to others every few milliseconds
+            (rollout,) = await store.rollouts.enqueue([RolloutRequest(task=number)])
+            await asyncio.sleep(0.003)
+            call = asyncio.create_task(store.rollouts.lease("worker", ttl_s=3600.0))
+            asyncio.get_running_loop().call_soon(call.cancel)
+            (outcome,) = await asyncio.gather(call, return_exceptions=True)
+            if isinstance(outcome, asyncio.CancelledError):
+                (lease,) = await store.rollouts.lease("other", wait_s=20.0)
+                assert (lease.rollout.id, lease.attempt.sequence) == (rollout.id, 2)
+                return
+        raise AssertionError("it never gave way")

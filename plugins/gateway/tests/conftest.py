@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import openai
 import pytest
 
+from agentlightning.credentials import KeyRing
 from agentlightning.gateway import AttemptGrant, Gateway, GatewayConfig, HttpUpstream, Upstream
 from agentlightning.store import AppendResult, SpanQuery, SpanStore, Store, open_store
 from agentlightning.testing import ScriptedLLM, ScriptedReply, ScriptedRequest
@@ -34,12 +36,19 @@ class FailingSpans:
             raise self.fail.pop()
         return await self.spans.append(spans, token=token)
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.spans, name)
+
 
 @dataclass
 class GatewayStore:
-    """What a gateway uses of a store."""
+    """A store whose spans fail on demand."""
 
+    store: Store
     spans: FailingSpans
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
 
 
 @dataclass
@@ -102,6 +111,8 @@ def serve() -> Serve:
         token_ids: bool = True,
         http: HttpPolicy = IMPATIENT,
         url: str = "memory://",
+        keys: KeyRing | None = None,
+        wrap: Callable[[Any], Any] = lambda store: store,
     ) -> AsyncIterator[Bench]:
         async with open_store(url) as store:
             await store.rollouts.enqueue([RolloutRequest(task=None, id=rollout) for rollout in ROLLOUTS])
@@ -111,12 +122,15 @@ def serve() -> Serve:
             }
             failing = FailingSpans(store.spans)
             with ScriptedLLM(script) as llm:
-                there = upstreams or {"*": HttpUpstream(base_url=llm.base_url, token_ids=token_ids)}
+                there = upstreams or {
+                    "*": HttpUpstream(base_url=llm.base_url, token_ids=token_ids, wires=("chat",))
+                }
                 gateway = create_gateway(
-                    store=GatewayStore(failing),  # type: ignore[arg-type]
+                    store=wrap(GatewayStore(store, failing)),
                     upstreams=there,
                     config=config or GatewayConfig(),
                     http=http,
+                    keys=keys,
                 )
                 await gateway.start()
                 try:

@@ -8,7 +8,8 @@ from lightning_plugin_gateway import hooks
 
 
 def test_the_gateway_is_registered_as_an_app_whose_target_loads() -> None:
-    (spec,) = hooks.agl_register_apps()
+    spec, mounted = hooks.agl_register_apps()
+    assert (spec.mount, mounted.name, mounted.mount) == ("", "llm", "/")
     module, name = spec.target.split(":")
     assert spec.name == "gateway"
     assert callable(getattr(import_module(module), name))

@@ -49,9 +49,9 @@ def test_a_wrong_parameter_is_refused(query: str, reason: str) -> None:
         open_store(f"postgresql://ann:hush@localhost/lab?{query}")
 
 
-def test_the_store_shows_no_credentials() -> None:
+def test_the_store_shows_its_user_but_no_password() -> None:
     store = PostgresStore("postgresql://ann:hush@localhost:1/lab?schema=mine&password=hush&sslpassword=hush")
-    assert store.url == "postgresql://localhost:1/lab?schema=mine"
+    assert store.url == "postgresql://ann@localhost:1/lab?schema=mine"
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=6))

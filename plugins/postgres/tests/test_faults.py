@@ -13,9 +13,11 @@ import pytest
 
 from agentlightning.errors import StoreUnavailable
 from agentlightning.store import SpanQuery, Store
+from agentlightning.store.backend import RunRow, Unit
 from agentlightning.types import Lease, RolloutRequest, RolloutStatus, Span, SpanSource
 from lightning_plugin_postgres import PostgresStore
 from lightning_plugin_postgres._address import parse_address
+from lightning_plugin_postgres._failures import Stale
 from lightning_plugin_postgres._pipe import Pipe
 from lightning_plugin_postgres._schema import lock_key
 from lightning_plugin_postgres._writing import WriteSession
@@ -144,6 +146,35 @@ async def test_a_commit_that_was_given_up_cannot_happen_late(
         assert len((await store.rollouts.list()).items) == 2
 
 
+async def test_an_operation_that_fails_after_it_wrote_has_changed_nothing(url: str) -> None:
+    def half(unit: Unit) -> None:
+        unit.tables.runs.add(RunRow(0, "half", b""))
+        assert unit.tables.runs.total() == 1  # which sends what was written
+        raise ValueError("no further")
+
+    async with PostgresStore(url) as store:
+        with pytest.raises(ValueError, match="no further"):
+            await store._executor.write(half)
+        assert await store._executor.read(lambda unit: unit.tables.runs.total()) == 0
+
+
+async def test_what_was_written_before_a_conflict_was_seen_is_undone(url: str) -> None:
+    tries: list[int] = []
+
+    def stale_at_first(unit: Unit) -> int:
+        tries.append(unit.tables.runs.total())
+        if len(tries) == 1:
+            unit.tables.runs.add(RunRow(0, "half", b""))
+            assert unit.tables.runs.total() == 1
+            raise Stale("somebody else was faster")
+        return tries[-1]
+
+    async with PostgresStore(url) as store:
+        assert await store._executor.write(stale_at_first) == 0
+        assert await store._executor.read(lambda unit: unit.tables.runs.total()) == 0
+    assert tries == [0, 0]
+
+
 async def test_a_row_that_somebody_keeps_locked_stops_nobody_else(server: PostgresServer, url: str) -> None:
     schema = url.rpartition("schema=")[2]
     async with PostgresStore(url, patience_s=0.3) as store:
@@ -158,7 +189,7 @@ async def test_a_row_that_somebody_keeps_locked_stops_nobody_else(server: Postgr
             )
             await store.rollouts.finish(other.attempt.id, token=other.attempt.token)
             assert [lease.rollout.id for lease in await store.rollouts.lease("next", limit=4)] == ["r3"]
-            with pytest.raises(StoreUnavailable, match="another session keeps attempt"):
+            with pytest.raises(StoreUnavailable, match="another session keeps rollout 'r0'"):
                 await blocked_call
             assert (await store.rollouts.get("r0")).status is RolloutStatus.RUNNING
             holder.execute("ROLLBACK")

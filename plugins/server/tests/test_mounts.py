@@ -112,6 +112,61 @@ class FakePlugins:
         return build
 
 
+async def test_an_app_gets_its_own_options_and_one_that_is_left_out_is_not_there() -> None:
+    contexts: dict[str, AppContext] = {}
+
+    class Plugins(FakePlugins):
+        def load(self, spec: AppSpec) -> object:
+            def build(context: AppContext) -> AsgiApp:
+                contexts[spec.name] = context
+                return hello
+
+            return build
+
+    plugins = Plugins(one="/one", two="/two")
+    options = {"one": {"size": 3}}
+    for wanted, prefixes in (((), ["/one"]), (("two",), ["/one", "/two"])):
+        mounts = load_mounts(
+            plugins,  # type: ignore[arg-type]
+            store=MemoryStore(),
+            keys=KEYS,
+            wanted=wanted,
+            left_out=("two",),
+            options=options,
+        )
+        assert [mount.prefix for mount in mounts] == prefixes
+    assert (contexts["one"].options, contexts["two"].options) == ({"size": 3}, {})
+
+
+class Closing:
+    """An app that ends what it has begun."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.closed = 0
+        self.error = error
+
+    async def __call__(self, scope: object, receive: Receive, send: Send) -> None:
+        await hello(scope, receive, send)
+
+    async def aclose(self) -> None:
+        self.closed += 1
+        if self.error:
+            raise self.error
+
+
+async def test_apps_are_closed_once_when_the_server_stops_also_after_one_that_cannot(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    apps = [Closing(RuntimeError("innards")), Closing()]
+    mounts = [Mount(prefix=f"/{place}", app=app, public=True) for place, app in enumerate(apps)]
+    with running_server(MemoryStore(), mounts=mounts) as server:
+        async with aiohttp.ClientSession(server.url) as http:
+            assert (await get(http, "/1", None))[0] == 203
+        assert [app.closed for app in apps] == [0, 0]
+    assert [app.closed for app in apps] == [1, 1]
+    assert "innards" in caplog.text
+
+
 async def load(plugins: FakePlugins, *wanted: str) -> list[str]:
     mounts = load_mounts(plugins, store=MemoryStore(), keys=KEYS, wanted=wanted)  # type: ignore[arg-type]
     return [mount.prefix for mount in mounts]

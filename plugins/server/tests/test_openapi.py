@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import urllib.request
+
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -14,6 +17,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from agentlightning.capture.otlp import JSON, PROTOBUF
 from agentlightning.store import MemoryStore
 from lightning_plugin_server.testing import RunningServer, running_server
 
@@ -24,6 +28,20 @@ CHECKS = (
     response_schema_conformance,
 )
 EXAMPLES = 12
+
+
+def test_the_document_describes_what_exporters_send_and_get() -> None:
+    with (
+        running_server(MemoryStore()) as server,
+        urllib.request.urlopen(f"{server.url}/openapi.json") as said,
+    ):
+        paths = json.load(said)["paths"]
+    for path, outermost in (("/v1/traces", "resourceSpans"), ("/v1/logs", "resourceLogs")):
+        operation = paths[path]["post"]
+        bodies = [operation["requestBody"], operation["responses"]["200"], operation["responses"]["400"]]
+        assert all(body["content"].keys() == {JSON, PROTOBUF} for body in bodies)
+        assert outermost in bodies[0]["content"][JSON]["schema"]["properties"]
+        assert bodies[0]["content"][PROTOBUF]["schema"]["format"] == "binary"
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import openai
 from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Tracer
 
+from agentlightning import semconv
 from agentlightning.capture import current_rollout
 from agentlightning.capture.model_call import ModelCall, describe
 from lightning_adapter_openai._api import Api, Resource
@@ -19,6 +20,9 @@ from lightning_adapter_openai._wire import shortened
 _OTHERS: Final = re.compile(
     r"opentelemetry\.instrumentation\.(genai\.)?openai(_v2|\.|$)|openinference\.instrumentation\.openai(\.|$)"
 )
+
+_FRAMEWORKS: Final = frozenset({"agent_framework"})
+"""Scopes of frameworks that make a span of their own around each call of the SDK, and spans of other things."""
 
 
 class Calls:
@@ -75,8 +79,7 @@ class Calls:
         return Call(method, request, api=api, span=span, content=content)
 
     def _span(self, api: Api, request: Mapping[str, object], *, content: bool) -> Span:
-        scope = getattr(trace.get_current_span(), "instrumentation_scope", None)
-        if self._tracer is None or (scope is not None and _OTHERS.match(scope.name)):
+        if self._tracer is None or _is_of_call(trace.get_current_span(), api):
             return trace.INVALID_SPAN
         span = self._tracer.start_span(
             f"{api.operation} {request.get('model', '')}".rstrip(), kind=SpanKind.CLIENT
@@ -84,6 +87,16 @@ class Calls:
         if span.is_recording():
             describe(span, lambda: api.asked(request, content))
         return span
+
+
+def _is_of_call(span: Span, api: Api) -> bool:
+    """Whether a span around a call is somebody else's of that very call."""
+    scope = getattr(span, "instrumentation_scope", None)
+    if scope is None:
+        return False
+    attributes = getattr(span, "attributes", None) or {}
+    own_of_framework = scope.name in _FRAMEWORKS and attributes.get(semconv.OPERATION) == api.operation
+    return own_of_framework or _OTHERS.match(scope.name) is not None
 
 
 class Call(ModelCall):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 import msgspec
 
+from agentlightning import semconv
 from agentlightning.config import decode_params
 from agentlightning.pipeline._outcome import AUTHORITY, OutcomeRule
+from agentlightning.pipeline._transitions import DECISIVE
 from agentlightning.types import (
     AttemptStatus,
     Drop,
@@ -22,6 +25,15 @@ from agentlightning.types import (
     Transition,
     reward_of,
 )
+
+_INNER: Final = DECISIVE | {
+    semconv.OPERATION_STATE,
+    semconv.OPERATION_MESSAGE,
+    semconv.OPERATION_OBJECT,
+    semconv.OPERATION_REWARD,
+    semconv.OPERATION_TRUNCATED,
+}
+"""Operations that are never the whole of a rollout, even where they say of no other what they happened in."""
 
 
 class RewardsParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +54,10 @@ class RewardsParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rewards:
-    """Attaches rewards: those aimed at a decision to it, the others to the outcome of their trajectory."""
+    """Attaches rewards: those aimed at a decision to it, the others to the outcome of their trajectory.
+
+    A reward that is aimed at the rollout's root span is one of the whole attempt.
+    """
 
     name = "rewards"
 
@@ -79,10 +94,12 @@ class Rewards:
             reason = "no reward from a trusted source" if found else "no reward"
             drops.append(Drop(id=attempt.id, reason=reason))
             return None
-        outcomes = self._rule.by_dimension(reward for reward in rewards if reward.target is None)
+        whole = _whole(episode)
+        outcomes = self._rule.by_dimension(reward for reward in rewards if reward.target in whole)
+        aimed = [reward for reward in rewards if reward.target not in whole]
         return msgspec.structs.replace(
             trajectory,
-            transitions=self._aimed(trajectory, rewards, drops),
+            transitions=self._aimed(trajectory, aimed, drops),
             rewards=tuple(rewards),
             outcomes=outcomes,
         )
@@ -101,8 +118,7 @@ class Rewards:
         """The transitions with the rewards that are aimed at their spans."""
         by_span: dict[str, list[Reward]] = {}
         for reward in rewards:
-            if reward.target is not None:
-                by_span.setdefault(f"{trajectory.attempt.id}/{reward.target}", []).append(reward)
+            by_span.setdefault(f"{trajectory.attempt.id}/{reward.target}", []).append(reward)
         hit = {_span_key(transition) for transition in trajectory.transitions}
         drops += [
             Drop(id=reward.span_id, reason="the reward's target is no transition")
@@ -135,6 +151,17 @@ class Rewards:
                 outcome = self._rule.scalar(trajectory.outcomes)
                 kept.append(msgspec.structs.replace(trajectory, outcome=outcome))
         return kept
+
+
+def _whole(episode: Episode | None) -> frozenset[str | None]:
+    """What a reward of the whole attempt is aimed at: nothing, or the span that all others happened in."""
+    spans = episode.spans if episode else ()
+    made = {span.span_id for span in spans if span.operation == semconv.OPERATION_ROLLOUT}
+    if made:
+        return frozenset({None, *made})
+    ids = {span.span_id for span in spans}
+    roots = {span.span_id for span in spans if span.parent_id not in ids and span.operation not in _INNER}
+    return frozenset({None, *roots} if len(roots) == 1 else {None})  # of several traces none is the whole
 
 
 def _span_key(transition: Transition) -> str:

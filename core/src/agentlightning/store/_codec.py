@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from typing import Final, ParamSpec, TypeVar
 
 import msgspec
 
+from agentlightning.errors import StoreUnavailable
+
+P = ParamSpec("P")
 Value = TypeVar("Value")
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -92,13 +96,39 @@ def _parts(value: object) -> Iterable[object]:
 
 
 def unpack(data: bytes, kind: type[Value]) -> Value:
-    """Decodes what `pack` made of a `kind`."""
-    return msgspec.msgpack.decode(data, type=kind)
+    """Decodes what `pack` made of a `kind`. Raises `StoreUnavailable` if it is that no more."""
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise damaged(error) from error
 
 
 def unpack_json(data: bytes) -> object:
-    """Decodes what `pack` made of plain JSON."""
-    return msgspec.msgpack.decode(data)
+    """Decodes what `pack` made of plain JSON. Raises `StoreUnavailable` if it is that no more."""
+    try:
+        return msgspec.msgpack.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise damaged(error) from error
+
+
+def from_row(convert: Callable[P, Value]) -> Callable[P, Value]:
+    """Marks what makes a noun of a row: if it cannot, the row was altered, and `StoreUnavailable` says so."""
+
+    @wraps(convert)
+    def converted(*args: P.args, **kwargs: P.kwargs) -> Value:
+        try:
+            return convert(*args, **kwargs)
+        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+            raise damaged(error) from error
+
+    return converted
+
+
+def damaged(error: Exception) -> StoreUnavailable:
+    """What is raised when bytes come back that cannot have been stored."""
+    return StoreUnavailable(
+        f"the store is damaged: it has a value that cannot be read ({error}); restore a copy of it"
+    )
 
 
 def digest(data: bytes) -> bytes:

@@ -21,6 +21,10 @@ KEY_LIFE_S = 86_400.0
 """How long an idempotency key is remembered."""
 
 
+FEW = 8
+"""Rollouts or spans that make a light operation."""
+
+
 FORGET_INTERVAL_S = 600.0
 """How often forgotten keys are looked for."""
 
@@ -34,12 +38,17 @@ class Executor(Protocol):
     """Runs operations one by one, each wholly or not at all, and notifies of what they changed."""
 
     async def write(
-        self, operation: Operation[Result], *, undo: Callable[[Result], Operation[object]] | None = None
+        self,
+        operation: Operation[Result],
+        *,
+        undo: Callable[[Result], Operation[object]] | None = None,
+        light: bool = False,
     ) -> Result:
         """Runs an operation after a sweep, and commits both.
 
         Args:
             undo: Makes the operation to run if the caller was cancelled before it learned of the result.
+            light: It takes so little that an event loop can spare the time for it.
         """
         ...
 
@@ -95,10 +104,14 @@ class MemoryExecutor:
         thread.join()
 
     async def write(
-        self, operation: Operation[Result], *, undo: Callable[[Result], Operation[object]] | None = None
+        self,
+        operation: Operation[Result],
+        *,
+        undo: Callable[[Result], Operation[object]] | None = None,
+        light: bool = False,
     ) -> Result:
         """Runs an operation after a sweep."""
-        del undo  # nothing can come between the operation and its caller
+        del undo, light  # nothing can come between the operation and its caller
         return self._run(operation)
 
     async def read(self, operation: Operation[Result]) -> Result:

@@ -9,14 +9,25 @@ from collections.abc import Callable, Iterable
 from agentlightning.store._unit import Operation
 
 
-class Job:
-    """An operation, and in the end its result or its error.
+class Work:
+    """An operation, and in the end its result or its error."""
+
+    __slots__ = ("error", "operation", "result")
+
+    def __init__(self, operation: Operation[object]) -> None:
+        self.operation = operation
+        self.result: object = None
+        self.error: Exception | None = None
+
+
+class Job(Work):
+    """Work on its way to another thread.
 
     Attributes:
         abandoned: Called with the result if nobody is there any more to take it.
     """
 
-    __slots__ = ("abandoned", "error", "future", "operation", "result")
+    __slots__ = ("abandoned", "future")
 
     def __init__(
         self,
@@ -25,11 +36,9 @@ class Job:
         *,
         abandoned: Callable[[object], None] | None = None,
     ) -> None:
-        self.operation = operation
+        super().__init__(operation)
         self.future = future
         self.abandoned = abandoned
-        self.result: object = None
-        self.error: Exception | None = None
 
 
 def deliver(jobs: Iterable[Job]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from agentlightning.errors import Conflict
 from agentlightning.store._queries import RolloutQuery
 from agentlightning.store._rows import SEQUENCE_BITS, AttemptRow, RolloutRow
 from agentlightning.types import RolloutStatus
@@ -31,7 +32,10 @@ class MemoryRollouts:
         self._counts: Counter[str] = Counter()
 
     def add(self, rows: Sequence[RolloutRow]) -> None:
-        """Adds rows in order, numbering them."""
+        """Adds rows in order, numbering them. Raises `Conflict` if an id that was drawn is taken."""
+        taken = [row.id for row in rows if row.id in self._rows]
+        if taken:
+            raise Conflict(f"rollout id {taken[0]!r} was drawn twice; nothing was enqueued")
         for row in rows:
             self._ids.append(row.id)
             self._counts[row.status] += 1

@@ -80,7 +80,8 @@ class RolloutStore(Protocol):
 
         First in, first out within one priority; waits up to `wait_s` for the first, woken by notification.
         Pins the live (or, by weight, canary) resource set on rollouts that pin none. Repeating the call with the
-        same key returns those of the leases it took before that still hold, and takes others only if none does.
+        same key returns those of the leases it took before that still hold, at once, and never takes others; as long
+        as it took none, the key is new.
 
         Raises:
             Conflict: The key came before with another worker, limit or run.
@@ -171,7 +172,7 @@ class SpanStore(Protocol):
         ...
 
     async def page(self, query: SpanQuery, *, limit: int = 1000, cursor: str | None = None) -> Page[Span]:
-        """A page of spans."""
+        """A page of spans: at most `limit`, and fewer where they are large; its cursor says whether there are more."""
         ...
 
     async def rewards(self, rollout_ids: Sequence[str]) -> builtins.list[Reward]:
@@ -268,8 +269,10 @@ class RunStore(Protocol):
     ) -> Run:
         """Changes what is given; `summary` is merged by key. A status that is not running frees the owner.
 
+        Repeating the call that ended a run changes nothing.
+
         Raises:
-            IllegalTransition: The run succeeded or failed already.
+            IllegalTransition: The run succeeded or failed already, in another way.
             LeaseLost: `owner` is given to take the run over, and a living one drives it.
         """
         ...

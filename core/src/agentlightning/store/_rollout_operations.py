@@ -56,11 +56,12 @@ def enqueue(
     known = recalled(unit, key, digest)
     if known is not None:
         return _enqueued_before(unit, known, key=key)
+    chosen = [row.id for row in rows if row.id]
     rows = [
         msgspec.structs.replace(row, id=row.id or f"ro-{unit.new_id()}", created_at=unit.now) for row in rows
     ]
     ids = [row.id for row in rows]
-    taken = [*table.many(ids), *_repeated(ids)]
+    taken = [*(table.many(chosen) if chosen else ()), *_repeated(ids)]  # a drawn id is not looked for
     if taken:
         raise Conflict(
             f"rollout id {taken[0]!r} is taken; ids are unique in the store, and nothing was enqueued"
@@ -83,13 +84,18 @@ def lease(
     run_id: str | None,
     key: str | None,
     digest: bytes,
-) -> list[tuple[RolloutRow, AttemptRow]]:
-    """Takes queued rollouts and creates their attempts, or finds those that the same key took before."""
-    known = recalled(unit, key, digest) or ()
-    attempts = [unit.tables.attempts.get(attempt_id) for attempt_id in known]
-    held = [one for one in attempts if one and not lifecycle.attempt_ended(AttemptStatus(one.status))]
-    if held:
-        return [(_rollout(unit, attempt.rollout_id), attempt) for attempt in held]
+) -> list[tuple[RolloutRow, AttemptRow]] | None:
+    """Takes queued rollouts and creates their attempts, or finds those that the same key took before.
+
+    Returns:
+        None if the key took some before and they are over: a request that was delivered late must not take others,
+        for whoever sent it has gone on since.
+    """
+    known = recalled(unit, key, digest)
+    if known is not None:
+        attempts = [unit.tables.attempts.get(attempt_id) for attempt_id in known]
+        held = [one for one in attempts if one and not lifecycle.attempt_ended(AttemptStatus(one.status))]
+        return [(_rollout(unit, attempt.rollout_id), attempt) for attempt in held] or None
     rows = unit.tables.rollouts.queued(limit=limit, run_id=run_id)
     if not rows:
         return []
@@ -157,9 +163,11 @@ def finish(
     unit: Unit, attempt_id: str, *, token: int, output: bytes | None, failure: Failure | None
 ) -> RolloutRow:
     """Ends an attempt and, unless it is tried again, its rollout."""
+    # most likely this is its rollout; asked for first, a medium that is far away fetches both at once
+    likely = unit.tables.rollouts.get(attempt_id.rpartition(".")[0])
     row = _attempt(unit, attempt_id)
     _check_token(row, token)
-    rollout = _rollout(unit, row.rollout_id)
+    rollout = likely if likely and likely.id == row.rollout_id else _rollout(unit, row.rollout_id)
     ending = lifecycle.attempt_ending(None if failure is None else failure.kind)
     if lifecycle.attempt_ended(AttemptStatus(row.status)):
         packed = None if failure is None else pack(failure, what="failure")

@@ -13,7 +13,7 @@ from agentlightning.errors import LimitExceeded, NotFound
 from agentlightning.store import _rollout_operations as operations
 from agentlightning.store import lifecycle
 from agentlightning.store._codec import digest, pack
-from agentlightning.store._executor import Executor
+from agentlightning.store._executor import FEW, Executor
 from agentlightning.store._limits import Limits
 from agentlightning.store._notifier import Notifier, Topic
 from agentlightning.store._queries import ALL_ROLLOUTS, Page, RolloutQuery
@@ -61,7 +61,8 @@ class Rollouts:
                     f" {self._limits.task_bytes}; put large data elsewhere and name it in the task"
                 )
         added = await self._executor.write(
-            partial(operations.enqueue, rows=rows, key=idempotency_key, digest=fingerprint, room=self._room)
+            partial(operations.enqueue, rows=rows, key=idempotency_key, digest=fingerprint, room=self._room),
+            light=len(rows) <= FEW,
         )
         return [rollout_of(row) for row in added]
 
@@ -93,8 +94,10 @@ class Rollouts:
         until = time.monotonic() + wait_s
         while limit > 0:
             ticket = self._notifier.ticket(Topic.QUEUED)
-            rows = await self._executor.write(take, undo=_give_back)
+            rows = await self._executor.write(take, undo=_give_back, light=limit <= FEW)
             left_s = until - time.monotonic()
+            if rows is None:
+                break
             if rows or left_s <= 0:
                 return [lease_of(pair) for pair in rows]
             await self._notifier.wait(Topic.QUEUED, ticket, left_s, run_id=run_id)
@@ -104,7 +107,7 @@ class Rollouts:
         """Extends a lease and moves a leased attempt to running."""
         check_ttl(ttl_s)
         expires_at, cancelled = await self._executor.write(
-            lambda unit: operations.heartbeat(unit, attempt_id, token=token, ttl_s=ttl_s)
+            lambda unit: operations.heartbeat(unit, attempt_id, token=token, ttl_s=ttl_s), light=True
         )
         return Heartbeat(expires_at=expires_at, cancelled=cancelled)
 
@@ -120,7 +123,8 @@ class Rollouts:
             )
         return rollout_of(
             await self._executor.write(
-                lambda unit: operations.finish(unit, attempt_id, token=token, output=packed, failure=failure)
+                lambda unit: operations.finish(unit, attempt_id, token=token, output=packed, failure=failure),
+                light=True,
             )
         )
 
@@ -256,8 +260,8 @@ def check_request(request: RolloutRequest) -> None:
         raise ValueError(f"timeout_s must be a positive number of seconds or None, got {timeout_s!r}")
 
 
-def _give_back(rows: builtins.list[tuple[RolloutRow, AttemptRow]]) -> Operation[None]:
-    return lambda unit: operations.give_back(unit, [attempt.id for _, attempt in rows])
+def _give_back(rows: builtins.list[tuple[RolloutRow, AttemptRow]] | None) -> Operation[None]:
+    return lambda unit: operations.give_back(unit, [attempt.id for _, attempt in rows or ()])
 
 
 def _ids(unit: Unit, query: RolloutQuery) -> builtins.list[str]:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from agentlightning.store._codec import pack, unpack, unpack_json
+from agentlightning.store._codec import from_row, pack, unpack, unpack_json
 from agentlightning.types import (
     Attempt,
     AttemptStatus,
@@ -227,6 +227,7 @@ def rollout_row(request: RolloutRequest) -> RolloutRow:
     )
 
 
+@from_row
 def rollout_of(row: RolloutRow) -> Rollout:
     """The rollout a row stands for."""
     body = unpack(row.body, RolloutBody)
@@ -251,6 +252,7 @@ def rollout_of(row: RolloutRow) -> Rollout:
     )
 
 
+@from_row
 def config_of(row: RolloutRow) -> RolloutConfig:
     """How a rollout is executed."""
     return _CONFIGS.decode(row.config)
@@ -270,6 +272,7 @@ def as_enqueued(row: RolloutRow) -> RolloutRow:
     )
 
 
+@from_row
 def attempt_of(row: AttemptRow) -> Attempt:
     """The attempt a row stands for."""
     return Attempt(
@@ -293,12 +296,14 @@ def lease_of(rows: tuple[RolloutRow, AttemptRow]) -> Lease:
     return Lease(rollout=rollout_of(rows[0]), attempt=attempt_of(rows[1]))
 
 
+@from_row
 def span_of(number: int, late: int, body: bytes) -> Span:
     """The span with its place."""
     sequence = number & ((1 << SEQUENCE_BITS) - 1)
     return msgspec.structs.replace(_SPANS.decode(body), sequence=sequence, late=bool(late))
 
 
+@from_row
 def resource_set_of(row: ResourceRow) -> ResourceSet:
     """The resource set a row stands for."""
     return ResourceSet(

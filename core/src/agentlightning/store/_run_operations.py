@@ -84,6 +84,8 @@ def update(unit: Unit, run_id: str, change: RunChange) -> Run:
     row = _row(unit, run_id)
     run = unpack(row.body, Run)
     if run.status in _FINAL:
+        if _is_repeated(run, change):
+            return run
         raise IllegalTransition(f"run {run_id!r} is {run.status.value}, which is final; start a new run")
     stop = row.stop
     if change.owner is not None:
@@ -151,6 +153,18 @@ def _changed(unit: Unit, run: Run, change: RunChange) -> Run:
         updated_at=unit.now,
         finished_at=None if running else unit.now,
     )
+
+
+def _is_repeated(run: Run, change: RunChange) -> bool:
+    """Whether a change ends a run again, just as it ended."""
+    summary = unpack(pack(change.summary or {}, what="summary"), dict[str, Json])
+    ended = (
+        change.status,
+        run.summary | summary,
+        change.checkpoint or run.checkpoint,
+        run.error if change.error is None else change.error,
+    )
+    return ended == (run.status, run.summary, run.checkpoint, run.error)
 
 
 def _judged(unit: Unit, row: RunRow) -> Run:

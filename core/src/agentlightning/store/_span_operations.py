@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import count, groupby
 from operator import itemgetter
 from typing import Final
@@ -21,6 +21,9 @@ from agentlightning.store._unit import Unit
 from agentlightning.types import AttemptStatus, Reward, Span, SpanSource, SpanStatus
 
 _END = 2**63 - 1
+_FIRST_PIECE: Final = 8  # spans read at once for a page, of the largest size that there is
+_GROWTH: Final = 4
+_MOST_PIECE: Final = 128
 MARKER_ID: Final = "agl-truncated"
 """Span id of the marker; no tracer makes such an id."""
 
@@ -79,15 +82,32 @@ def stored(unit: Unit, row: AttemptRow, *, first: int, last: int) -> dict[str, S
     return {span.span_id: span for span in (unpacked_span(one, blobs) for one in found)}
 
 
-def page(unit: Unit, query: SpanQuery, *, limit: int, cursor: int) -> RawPage:
-    """Spans with a number beyond `cursor`."""
-    found: list[FoundSpan] = []
+def page(unit: Unit, query: SpanQuery, *, limit: int, most_bytes: int, cursor: int) -> RawPage:
+    """Spans with a number beyond `cursor`: so many, or the first one and what else is in so many bytes.
+
+    They are read piece by piece, each as long as those before suggest, so that what is too much is never in memory.
+    """
+    shown: list[FoundSpan] = []
+    blobs: dict[bytes, bytes] = {}
+    size_bytes, piece = 0, _FIRST_PIECE
     for span_range in _ranges(unit, query, cursor=cursor):
-        found += unit.tables.spans.find(span_range, limit=limit + 1 - len(found))
-        if len(found) > limit:
-            break
-    shown = found[:limit]
-    return RawPage(shown, more=len(found) > limit, blobs=_blobs(unit, shown))
+        rest = span_range
+        while True:
+            wanted = max(min(piece, limit + 1 - len(shown)), 1)
+            found = unit.tables.spans.find(rest, limit=wanted)
+            payloads = _blobs(unit, found)
+            for span in found:
+                size_bytes += _size(span, payloads)
+                if len(shown) >= limit or (shown and size_bytes > most_bytes):
+                    return RawPage(shown, more=True, blobs=blobs)
+                shown.append(span)
+                blobs |= {digest: payloads[digest] for digest in _references(span) if digest in payloads}
+            if len(found) < wanted:
+                break
+            rest = msgspec.structs.replace(rest, low=found[-1].number)
+            fitting = (most_bytes - size_bytes) * len(shown) // max(size_bytes, 1)
+            piece = max(min(_GROWTH * piece, _MOST_PIECE, fitting), 1)
+    return RawPage(shown, more=False, blobs=blobs)
 
 
 def count_spans(unit: Unit, query: SpanQuery) -> int:
@@ -107,10 +127,17 @@ def rewards(unit: Unit, rollout_ids: Sequence[str]) -> list[Reward]:
 
 def _blobs(unit: Unit, found: Sequence[FoundSpan]) -> dict[bytes, bytes]:
     """The payloads that spans refer to."""
-    digests = [
-        digest for span in found if span.blobs for digest in unpack(span.blobs, dict[str, bytes]).values()
-    ]
+    digests = [digest for span in found for digest in _references(span)]
     return unit.tables.blobs.many(digests) if digests else {}
+
+
+def _references(span: FoundSpan) -> Collection[bytes]:
+    return unpack(span.blobs, dict[str, bytes]).values() if span.blobs else ()
+
+
+def _size(span: FoundSpan, blobs: Mapping[bytes, bytes]) -> int:
+    """Bytes of a span as stored, with its payloads."""
+    return len(span.body) + sum(len(blobs.get(digest, b"")) for digest in _references(span))
 
 
 def _fresh(unit: Unit, row: AttemptRow, spans: Sequence[PackedSpan]) -> list[PackedSpan]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from agentlightning.errors import LimitExceeded
 from agentlightning.store import _span_operations as operations
-from agentlightning.store._executor import Executor
+from agentlightning.store._executor import FEW, Executor
 from agentlightning.store._limits import Limits
 from agentlightning.store._packing import PackedSpan, packed_span, unpacked_span
 from agentlightning.store._queries import (
@@ -38,7 +38,8 @@ class Spans:
         if not batches:
             return AppendResult(stored=0)
         appended = await self._executor.write(
-            lambda unit: operations.append(unit, batches, token=token, limits=self._limits)
+            lambda unit: operations.append(unit, batches, token=token, limits=self._limits),
+            light=len(spans) <= FEW,
         )
         if appended.refusal is not None:
             raise LimitExceeded(appended.refusal)
@@ -48,7 +49,10 @@ class Spans:
         """A page of spans."""
         _check_times(query)
         after = parse_cursor(cursor) or 0
-        raw = await self._executor.read(lambda unit: operations.page(unit, query, limit=limit, cursor=after))
+        most_bytes = self._limits.page_bytes
+        raw = await self._executor.read(
+            lambda unit: operations.page(unit, query, limit=limit, most_bytes=most_bytes, cursor=after)
+        )
         spans = tuple(unpacked_span(found, raw.blobs) for found in raw.spans)
         return Page(items=spans, cursor=str(raw.spans[-1].number) if raw.more and spans else None)
 

@@ -6,17 +6,20 @@ import asyncio
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 from agentlightning.errors import StoreUnavailable
 from agentlightning.store._jobs import Job
 from agentlightning.store._notifier import Notifier
 from agentlightning.store._sqlite_file import Durability, open_reader, open_writer
 from agentlightning.store._sqlite_reader import Overdue, Reader
-from agentlightning.store._sqlite_writer import Writer
+from agentlightning.store._sqlite_writer import Order, Writer
 from agentlightning.store._unit import Operation, Result
+
+_TURN_S: Final = 0.002  # a task may write on in its event loop before others get their turn
 
 
 class SqliteExecutor:
@@ -40,6 +43,7 @@ class SqliteExecutor:
         self._new_id = new_id
         self._lock = threading.Lock()
         self._users = 0
+        self._give_way_at = 0.0
         self._process = os.getpid()
         self._writer: Writer | None = None
         self._reader: Reader | None = None
@@ -61,24 +65,41 @@ class SqliteExecutor:
             if self._users or self._reader is None or self._writer is None:
                 return
             # the reader first: the last connection that closes a file folds its log into it
-            for jobs, thread in zip((self._reader.jobs, self._writer.jobs), self._threads, strict=True):
-                jobs.put(None)
-                thread.join()
+            reading, writing = self._threads
+            self._reader.jobs.put(None)
+            reading.join()
+            self._writer.jobs.put(Order.STOP)
+            writing.join()
             self._reader = self._writer = None
 
     async def write(
-        self, operation: Operation[Result], *, undo: Callable[[Result], Operation[object]] | None = None
+        self,
+        operation: Operation[Result],
+        *,
+        undo: Callable[[Result], Operation[object]] | None = None,
+        light: bool = False,
     ) -> Result:
-        """Runs an operation after a sweep, and commits both."""
+        """Runs an operation after a sweep, and commits both.
+
+        A light one that nobody else competes with runs in the caller's event loop: that takes less than the way to
+        another thread and back. Where several write at once, the writer's thread commits them together.
+        """
         self._check_process()
-        if self._writer is None:
+        writer = self._writer
+        if writer is None:
             raise self._closed()
-        jobs = self._writer.jobs
-        if undo is None:
-            return await _submit(jobs, operation)
-        return await _submit(
-            jobs, operation, abandoned=lambda result: _undo(jobs, undo(cast("Result", result)))
-        )
+        abandoned = None if undo is None else lambda result: _undo(writer.jobs, undo(cast("Result", result)))
+        if light and (done := writer.run_here(operation, caller=asyncio.current_task())) is not None:
+            try:
+                await self._give_way()
+            except asyncio.CancelledError:
+                if abandoned is not None and done.error is None:
+                    abandoned(done.result)
+                raise
+            if done.error is not None:
+                raise done.error
+            return cast("Result", done.result)
+        return await _submit(writer.jobs, operation, abandoned=abandoned)
 
     async def read(self, operation: Operation[Result]) -> Result:
         """Runs an operation that changes nothing, on a state in which nothing is overdue."""
@@ -91,6 +112,13 @@ class SqliteExecutor:
             except Overdue:
                 await self.write(lambda unit: unit.swept)
 
+    async def _give_way(self) -> None:
+        """Lets a loop that is full of such writes get to its other tasks, not at each, as that is a system call."""
+        now = time.monotonic()
+        if now >= self._give_way_at:
+            self._give_way_at = now + _TURN_S
+            await asyncio.sleep(0)
+
     def _open(self) -> None:
         connection = open_writer(self._path, durability=self._durability, patience_s=self._patience_s)
         try:
@@ -102,6 +130,7 @@ class SqliteExecutor:
             connection,
             self._notifier,
             path=self._path,
+            durability=self._durability,
             patience_s=self._patience_s,
             clock=self._clock,
             new_id=self._new_id,
@@ -129,7 +158,7 @@ class SqliteExecutor:
 
 
 async def _submit(
-    jobs: queue.SimpleQueue[Job | None],
+    jobs: queue.SimpleQueue[Job | None] | queue.SimpleQueue[Job | Order],
     operation: Operation[Result],
     *,
     abandoned: Callable[[object], None] | None = None,
@@ -139,7 +168,7 @@ async def _submit(
     return cast("Result", await future)
 
 
-def _undo(jobs: queue.SimpleQueue[Job | None], operation: Operation[object]) -> None:
+def _undo(jobs: queue.SimpleQueue[Job | Order], operation: Operation[object]) -> None:
     """Takes back what an abandoned job did; nobody waits for it."""
     future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
     future.add_done_callback(lambda done: done.exception())

@@ -18,8 +18,7 @@ PATIENCE_S: Final = 15.0
 """How long another process may hold the write lock before a write is refused."""
 
 _NAP_S: Final = (0.0005, 0.004)  # between tries; drawn, so that processes take turns
-_PAGE_BYTES: Final = 8192  # two LLM spans fit into a page
-_CHECKPOINT_PAGES: Final = 2000
+_PAGE_BYTES: Final = 4096  # every page that a commit touches is written, and summed up, whole
 
 
 def open_writer(path: Path, *, durability: Durability, patience_s: float) -> sqlite3.Connection:
@@ -36,12 +35,15 @@ def open_writer(path: Path, *, durability: Durability, patience_s: float) -> sql
         ) from error
     connection: sqlite3.Connection | None = None
     try:
+        settled_bytes = _settled_bytes(path)
         connection = _connect(path)
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # new files only
         patiently(connection, "PRAGMA journal_mode = WAL", patience_s=patience_s)
         connection.execute(f"PRAGMA synchronous = {durability}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # the writer's thread sees to it
+        connection.execute("PRAGMA journal_size_limit = 0")  # so that the log's size tells what is in it
         patiently(connection, "BEGIN IMMEDIATE", patience_s=patience_s)
+        _check_length(connection, settled_bytes, path=path)
         migrate(connection, path=path)
         connection.execute("COMMIT")
     except sqlite3.Error as error:
@@ -56,6 +58,22 @@ def open_writer(path: Path, *, durability: Durability, patience_s: float) -> sql
         _close(connection)
         raise
     return connection
+
+
+def _settled_bytes(path: Path) -> int:
+    """The length of a file that has no log; 0 for others, whose rest may be in the log."""
+    # asked of the folder: closing the file, wherever in this process, would drop SQLite's locks on it
+    log = path.with_name(path.name + "-wal")
+    return path.stat().st_size if path.is_file() and not (log.exists() and log.stat().st_size) else 0
+
+
+def _check_length(connection: sqlite3.Connection, settled_bytes: int, *, path: Path) -> None:
+    """Refuses a file that ends in the middle of a page, whose rest SQLite would read as zeros."""
+    if settled_bytes % connection.execute("PRAGMA page_size").fetchone()[0]:
+        raise StoreUnavailable(
+            f"store file {str(path)!r}: it is damaged: its last page was cut off; restore a copy, or save what"
+            " `sqlite3 FILE .recover` finds"
+        )
 
 
 def open_reader(path: Path) -> sqlite3.Connection:

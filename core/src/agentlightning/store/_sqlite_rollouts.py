@@ -33,6 +33,9 @@ class SqliteRollouts:
 
     def many(self, rollout_ids: Sequence[str]) -> dict[str, RolloutRow]:
         """Those of the rows that exist, by id."""
+        if len(rollout_ids) == 1:
+            row = self.get(rollout_ids[0])
+            return {} if row is None else {row.id: row}
         rows = self._execute(
             "SELECT * FROM rollouts WHERE id IN (SELECT value FROM json_each(?))", (json_list(rollout_ids),)
         )

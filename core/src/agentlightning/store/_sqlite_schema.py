@@ -72,10 +72,16 @@ CREATE TABLE blob_uses (attempt INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY 
 CREATE INDEX blob_uses_digest ON blob_uses (digest);
 CREATE TABLE keys (
     key TEXT PRIMARY KEY, digest BLOB NOT NULL, ids TEXT NOT NULL, created_at REAL NOT NULL
-);
+) WITHOUT ROWID;
 INSERT INTO keys SELECT key, digest, rollout_ids, strftime('%s', 'now') FROM idempotency_keys;
 DROP TABLE idempotency_keys;
 CREATE INDEX keys_created ON keys (created_at);
+DROP INDEX rollouts_queue_of_run;
+CREATE INDEX rollouts_queue_of_run ON rollouts (run_id, priority DESC, number)
+    WHERE status = 'queued' AND run_id IS NOT NULL;
+DROP INDEX rollouts_completion_of_run;
+CREATE INDEX rollouts_completion_of_run ON rollouts (run_id, completion)
+    WHERE completion IS NOT NULL AND run_id IS NOT NULL;
 """
 
 MIGRATIONS: Final = (_V1, _V2)

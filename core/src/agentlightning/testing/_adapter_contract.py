@@ -188,7 +188,9 @@ class AdapterContract:
 
     async def test_a_stream_stays_lazy_and_its_span_ends_with_it(self) -> None:
         """Parts arrive while the server still holds the rest; the span is whole in the end."""
-        with self.stage(ScriptedAnswer(text="one two three", chunk_chars=4, hold_after=self.first_text_event)) as stage:
+        with self.stage(
+            ScriptedAnswer(text="one two three", chunk_chars=4, hold_after=self.first_text_event)
+        ) as stage:
             parts: list[str] = []
             with in_rollout(stage.rollout()):
                 stream = self.stream(stage.own.base_url, "hi")
@@ -205,7 +207,9 @@ class AdapterContract:
 
     async def test_an_abandoned_stream_is_recorded_as_cancelled(self) -> None:
         """With what had come until then."""
-        with self.stage(ScriptedAnswer(text="one two three", chunk_chars=4, hold_after=self.first_text_event)) as stage:
+        with self.stage(
+            ScriptedAnswer(text="one two three", chunk_chars=4, hold_after=self.first_text_event)
+        ) as stage:
             with in_rollout(stage.rollout()):
                 stream = self.stream(stage.own.base_url, "hi")
                 while (await anext(stream)).strip() == "":

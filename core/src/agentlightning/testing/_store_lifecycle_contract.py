@@ -211,6 +211,7 @@ class LifecycleContract(StoreCase):
     async def test_an_idle_store_ends_overdue_work_by_itself(self, store: Store, clock: ManualClock) -> None:
         lease = await leased(store, ttl_s=10.0)
         waiting = asyncio.create_task(store.rollouts.wait([lease.rollout.id]))
+        await asyncio.sleep(0)
         await store.rollouts.get(lease.rollout.id)
         clock.advance(11.0)
         (rollout,) = await asyncio.wait_for(waiting, SOON_S)
@@ -227,6 +228,7 @@ class LifecycleContract(StoreCase):
     ) -> None:
         await leased(store, ttl_s=10.0, request=RolloutRequest(task=0, config=RolloutConfig(max_attempts=2)))
         waiting = asyncio.create_task(store.rollouts.lease("successor", wait_s=SOON_S))
+        await asyncio.sleep(0)
         assert await store.rollouts.lease("other") == []
         clock.advance(11.0)
         (lease,) = await asyncio.wait_for(waiting, SOON_S / 2)

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from agentlightning import semconv
 from agentlightning.errors import Conflict, InvalidReward, LimitExceeded, NotFound
-from agentlightning.store import AppendResult, SpanQuery, Store
+from agentlightning.store import AppendResult, Limits, SpanQuery, Store
 from agentlightning.testing._manual_clock import ManualClock
 from agentlightning.testing._store_case import StoreCase, failure, leased, retrying, reward, span
 from agentlightning.types import (
@@ -157,6 +158,41 @@ class SpanContract(StoreCase):
             cursor = page.cursor
         assert seen == [(lease.attempt.id, sequence) for lease in leases for sequence in range(1, 6)]
         assert sizes == [4, 4, 2]
+
+    async def test_a_page_of_large_spans_has_fewer_of_them(self, store: Store) -> None:
+        lease = await leased(store)
+        text = "x" * 2**20
+        for start in range(1, 41, 10):
+            await store.spans.append([span(lease, n, text=text) for n in range(start, start + 10)])
+        sizes: list[int] = []
+        seen: list[int] = []
+        cursor: str | None = None
+        while not sizes or cursor is not None:
+            page = await store.spans.page(SpanQuery(), cursor=cursor)
+            seen += [one.sequence for one in page.items]
+            sizes.append(len(page.items))
+            cursor = page.cursor
+        assert seen == list(range(1, 41))
+        assert max(sizes) <= 32
+        assert len(sizes) <= 3
+
+    async def test_a_page_has_at_least_one_span_however_large(
+        self, tmp_path: Path, clock: ManualClock
+    ) -> None:
+        limits = Limits(page_bytes=1000)
+        async with self.make_limited_store(tmp_path, clock=clock, limits=limits) as store:
+            lease = await leased(store)
+            small = [span(lease, number) for number in range(1, 20)]
+            await store.spans.append([*small, span(lease, 20, text="x" * 5000), span(lease, 21)])
+            sizes: list[int] = []
+            cursor: str | None = None
+            while not sizes or cursor is not None:
+                page = await store.spans.page(SpanQuery(), cursor=cursor)
+                sizes.append(len(page.items))
+                cursor = page.cursor
+        assert sum(sizes) == 21
+        assert sizes[-2:] == [1, 1]
+        assert 1 < max(sizes) < 10
 
     async def test_spans_are_restricted_by_every_field_of_the_query(self, store: Store) -> None:
         a, b = await leased(store), await leased(store)

@@ -135,6 +135,7 @@ class QueueContract(StoreCase):
 
     async def test_a_waiting_lease_is_woken_by_work(self, store: Store) -> None:
         waiting = asyncio.create_task(store.rollouts.lease("worker", wait_s=SOON_S))
+        await asyncio.sleep(0)
         assert await store.rollouts.lease("other") == []
         await store.rollouts.enqueue(requests(1))
         assert len(await asyncio.wait_for(waiting, SOON_S / 2)) == 1
@@ -150,6 +151,17 @@ class QueueContract(StoreCase):
         assert len(await store.rollouts.lease("worker", limit=9)) == 1
         with pytest.raises(Conflict, match="'k'"):
             await store.rollouts.lease("worker", limit=1, idempotency_key="k")
+        await store.rollouts.finish(first[0].attempt.id, token=first[0].attempt.token)
+        left = await store.rollouts.lease("worker", limit=2, idempotency_key="k")
+        assert [one.attempt.id for one in left] == [first[1].attempt.id]
+
+    async def test_a_lease_delivered_late_takes_nothing_once_its_key_gave_leases(self, store: Store) -> None:
+        await store.rollouts.enqueue(requests(3))
+        for lease in await store.rollouts.lease("worker", limit=2, idempotency_key="k"):
+            await store.rollouts.finish(lease.attempt.id, token=lease.attempt.token)
+        late = store.rollouts.lease("worker", limit=2, wait_s=SOON_S, idempotency_key="k")
+        assert await asyncio.wait_for(late, SOON_S / 2) == []
+        assert len(await store.rollouts.lease("worker", limit=2, idempotency_key="next")) == 1
 
     async def test_a_lease_that_found_nothing_can_be_repeated_under_its_key(self, store: Store) -> None:
         assert await store.rollouts.lease("worker", idempotency_key="k") == []
@@ -267,6 +279,7 @@ class QueueContract(StoreCase):
         leases = [await leased(store), await leased(store)]
         ids = [lease.rollout.id for lease in leases]
         waiting = asyncio.create_task(store.rollouts.wait(ids, timeout_s=None))
+        await asyncio.sleep(0)
         for lease in leases:
             await store.rollouts.finish(lease.attempt.id, token=lease.attempt.token)
         assert [rollout.id for rollout in await asyncio.wait_for(waiting, SOON_S)] == ids
@@ -312,6 +325,7 @@ class QueueContract(StoreCase):
     async def test_waiting_for_completions_is_woken(self, store: Store) -> None:
         lease = await leased(store)
         waiting = asyncio.create_task(store.rollouts.completions(wait_s=SOON_S))
+        await asyncio.sleep(0)
         await store.rollouts.finish(lease.attempt.id, token=lease.attempt.token)
         (completion,) = await asyncio.wait_for(waiting, SOON_S / 2)
         assert completion.rollout.status is RolloutStatus.SUCCEEDED

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 
@@ -111,6 +112,20 @@ class RunContract(StoreCase):
             with pytest.raises(IllegalTransition, match="final"):
                 await store.runs.update(status.value, status=RunStatus.RUNNING)
 
+    async def test_repeating_what_ended_a_run_changes_nothing(self, store: Store, clock: ManualClock) -> None:
+        await store.runs.create(job("r", owner="host:1"))
+        await store.runs.update("r", summary={"a": 1})
+        summary = {"best": [0.5, None]}
+        ended = await store.runs.update("r", status=RunStatus.FAILED, summary=summary, error="it broke")
+        clock.advance(5.0)
+        again = await store.runs.update("r", status=RunStatus.FAILED, summary=summary, error="it broke")
+        assert again == ended == await store.runs.get("r")
+        with pytest.raises(IllegalTransition, match="final"):
+            await store.runs.update("r", status=RunStatus.FAILED, summary=summary, error="something else")
+        with pytest.raises(IllegalTransition, match="final"):
+            await store.runs.update("r", status=RunStatus.FAILED, summary={"best": 1})
+        assert await store.runs.get("r") == ended
+
     async def test_metric_points_come_by_name_and_step_and_the_last_one_counts(self, store: Store) -> None:
         await store.runs.create(job("r"))
         await store.runs.create(job("other"))
@@ -136,17 +151,10 @@ class RunContract(StoreCase):
 
     async def test_an_unknown_run_is_not_found(self, store: Store) -> None:
         runs = store.runs
-        for call in (
-            runs.get("nowhere"),
-            runs.heartbeat("nowhere", owner="host:1"),
-            runs.update("nowhere"),
-            runs.request_stop("nowhere"),
-            runs.log("nowhere"),
-            runs.metrics("nowhere"),
-            runs.events("nowhere"),
-        ):
+        beat = partial(runs.heartbeat, owner="host:1")
+        for call in (runs.get, beat, runs.update, runs.request_stop, runs.log, runs.metrics, runs.events):
             with pytest.raises(NotFound, match="nowhere"):
-                await call
+                await call("nowhere")
 
 
 def job(run_id: str, *, owner: str | None = None, config: dict[str, object] | None = None) -> Run:

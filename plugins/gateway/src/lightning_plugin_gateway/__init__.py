@@ -1,4 +1,4 @@
-"""The gateway: serves model calls over the OpenAI wire and records each with token ids and log-probabilities.
+"""The gateway: serves model calls over every wire and records each with token ids and log-probabilities.
 
 Names are loaded when they are first used, so that listing plugins imports no web server.
 """
@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lightning_plugin_gateway._gateway import LocalGateway, create_gateway
-    from lightning_plugin_gateway._http_model import HttpPolicy
+    from lightning_plugin_gateway._mount import MountedGateway, create_app
+    from lightning_plugin_gateway.upstreams import HttpPolicy
 
-__all__ = ["HttpPolicy", "LocalGateway", "create_gateway"]
+__all__ = ["HttpPolicy", "LocalGateway", "MountedGateway", "create_app", "create_gateway"]
 
-_MODULES = {"HttpPolicy": "_http_model", "LocalGateway": "_gateway", "create_gateway": "_gateway"}
+_MODULES = {
+    "HttpPolicy": "upstreams",
+    "LocalGateway": "_gateway",
+    "MountedGateway": "_mount",
+    "create_app": "_mount",
+    "create_gateway": "_gateway",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -4,82 +4,86 @@ from __future__ import annotations
 
 import logging
 
-import msgspec
-
-from agentlightning.gateway import AttemptGrant
 from lightning_plugin_gateway._asgi import Receive, Scope, Send
-from lightning_plugin_gateway._attempts import Attempts
-from lightning_plugin_gateway._chat import Chat
+from lightning_plugin_gateway._attempts import AttemptCalls, Attempts
+from lightning_plugin_gateway._attribution import Attribution, Caller
+from lightning_plugin_gateway._calls import Calls
+from lightning_plugin_gateway._counting import Counting
 from lightning_plugin_gateway._errors import ApiError
 from lightning_plugin_gateway._exchange import Exchange
-from lightning_plugin_gateway._keys import PREFIX, KeyRing
-from lightning_plugin_gateway._models import Models
+from lightning_plugin_gateway._listing import described, listing
 from lightning_plugin_gateway._route import Route, find_route
+from lightning_plugin_gateway._wires import WIRES
+from lightning_plugin_gateway.upstreams import Models
+from lightning_plugin_gateway.wires._wire import Wire
 
 _log = logging.getLogger(__name__)
 
 
 class GatewayApp:
-    """Routes, authorises, and tells failures in OpenAI's form."""
+    """Routes, authorises, and tells failures in the form of the wire that they happen on."""
 
-    def __init__(self, *, keys: KeyRing, attempts: Attempts, models: Models, chat: Chat) -> None:
-        self._keys = keys
+    def __init__(
+        self,
+        *,
+        attribution: Attribution,
+        attempts: Attempts,
+        models: Models,
+        calls: Calls,
+        counting: Counting,
+    ) -> None:
+        self._attribution = attribution
         self._attempts = attempts
         self._models = models
-        self._chat = chat
+        self._calls = calls
+        self._counting = counting
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
         if scope["type"] != "http":
             raise RuntimeError(f"the gateway serves HTTP only, not {scope['type']!r}")
         exchange = Exchange(scope, receive, send)
+        anthropic = bool(exchange.header(b"anthropic-version"))
+        wire = WIRES["messages" if anthropic else "chat"]
         try:
-            await self._serve(exchange, scope)
+            raw_path = scope.get("raw_path")
+            path = raw_path.decode("latin-1") if isinstance(raw_path, bytes) else str(scope["path"])
+            route = find_route(str(scope["method"]), path)
+            if route.endpoint in {"call", "count"}:
+                wire = WIRES[route.wire]
+            await self._serve(exchange, route, wire, anthropic=anthropic)
         except ApiError as error:
-            await exchange.reply(error.status, error.body, error.headers)
+            await exchange.reply(error.status, wire.error(error), error.headers)
         except Exception:  # the border of the process: a bug here must not leave the client without an answer
             _log.exception("a call failed in the gateway itself")
             if exchange.started:
                 raise
             failure = ApiError(500, "the gateway failed; its log has the reason", fault="gateway_error")
-            await exchange.reply(failure.status, failure.body)
+            await exchange.reply(failure.status, wire.error(failure))
 
-    async def _serve(self, exchange: Exchange, scope: Scope) -> None:
-        raw_path = scope.get("raw_path")
-        path = raw_path.decode("latin-1") if isinstance(raw_path, bytes) else str(scope["path"])
-        route = find_route(str(scope["method"]), path)
+    async def _serve(self, exchange: Exchange, route: Route, wire: Wire, *, anthropic: bool) -> None:
         if route.endpoint == "health":
             await exchange.reply(200, b"{}")
             return
-        grant = self._authorise(route, exchange)
-        calls = self._attempts.enter(grant.attempt_id)
+        caller = await self._attribution.caller(route, exchange)
+        calls = self._enter(caller)
         try:
-            if route.endpoint == "models":
-                await exchange.reply(200, _listing(self._models.listed(grant)))
+            if route.endpoint == "call":
+                await self._calls.serve(exchange, caller, calls, wire)
+            elif route.endpoint == "count":
+                await self._counting.serve(exchange, caller, calls)
             else:
-                await self._chat.serve(exchange, grant, calls)
+                names = self._models.listed(caller.grant)
+                if route.endpoint == "models":
+                    body = listing(names, anthropic=anthropic)
+                else:
+                    body = described(route.model, names=names, anthropic=anthropic)
+                await exchange.reply(200, body)
         finally:
-            self._attempts.leave(calls)
+            self._attempts.leave(calls, caller.grant.attempt_id)
 
-    def _authorise(self, route: Route, exchange: Exchange) -> AttemptGrant:
-        """The grant of a request's key. A path can carry the key; what it names must agree with the key."""
-        in_path = route.credential is not None and route.credential.startswith(PREFIX)
-        grant = self._keys.verify(route.credential or "" if in_path else _header_key(exchange))
-        if route.rollout is None:
-            return grant
-        if route.rollout != grant.rollout_id or not (in_path or route.credential == grant.attempt_id):
-            message = "the URL names another attempt than its key belongs to; use /r/{rollout}/{key}/v1"
-            raise ApiError(403, message, fault="invalid_key", final=True)
-        return grant
-
-
-def _header_key(exchange: Exchange) -> str:
-    scheme, _, key = exchange.header(b"authorization").partition(" ")
-    if scheme.lower() == "bearer" and key.strip():
-        return key.strip()
-    return exchange.header(b"x-api-key").strip()
-
-
-def _listing(names: list[str]) -> bytes:
-    data = [{"id": name, "object": "model", "created": 0, "owned_by": "agentlightning"} for name in names]
-    return msgspec.json.encode({"object": "list", "data": data})
+    def _enter(self, caller: Caller) -> AttemptCalls:
+        if not caller.observed:
+            return self._attempts.enter(caller.grant.attempt_id)
+        self._attempts.join(self._attempts.live)
+        return self._attempts.live

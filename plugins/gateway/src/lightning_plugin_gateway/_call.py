@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 
-from agentlightning.gateway import AttemptGrant
 from agentlightning.types import Span
 from lightning_plugin_gateway._attempts import Answer, AttemptCalls
+from lightning_plugin_gateway._attribution import Caller
 from lightning_plugin_gateway._errors import ApiError
 from lightning_plugin_gateway._exchange import Exchange
 from lightning_plugin_gateway._fold import StreamFold
-from lightning_plugin_gateway._models import Model
+from lightning_plugin_gateway._keepalive import KeepAlive
+from lightning_plugin_gateway._outgoing import Outgoing
 from lightning_plugin_gateway._record import CallRecord
 from lightning_plugin_gateway._request import Body
+from lightning_plugin_gateway.turns import PreparedTurn
+from lightning_plugin_gateway.upstreams import Model
+from lightning_plugin_gateway.wires._wire import Wire
 
 UNKNOWN_VERSION = -1
 
@@ -22,36 +26,64 @@ class Call:
     """What a call has come to.
 
     Attributes:
+        wire: What its client speaks.
         model: Who answers it, once that is known.
+        target: Name by which that one was found.
+        out: How it goes out, likewise.
         answer: Where its answer is kept for a retry.
         fold: What has come of a streamed answer.
+        turn: The turn of the conversation that it continues.
+        keep_alive: Keeps its stream alive until the first token.
+        size_bytes: Of its body.
         in_flight: It holds the gate open.
         recording: Its span is on the way to the store: from here on it is not cancelled.
     """
 
-    def __init__(self, exchange: Exchange, grant: AttemptGrant, calls: AttemptCalls) -> None:
+    def __init__(self, exchange: Exchange, caller: Caller, calls: AttemptCalls, wire: Wire) -> None:
         self.exchange = exchange
-        self.grant = grant
+        self.caller = caller
         self.calls = calls
-        self.record = CallRecord(grant, traceparent=exchange.header(b"traceparent"), start_ns=time.time_ns())
+        self.wire = wire
+        traceparent = exchange.header(b"traceparent")
+        self.record = CallRecord(caller.grant, traceparent=traceparent, start_ns=time.time_ns())
+        self.record.wire = wire.name
         self.model: Model | None = None
+        self.target = ""
+        self.out: Outgoing | None = None
         self.answer: Answer | None = None
         self.fold: StreamFold | None = None
+        self.turn: PreparedTurn | None = None
+        self.keep_alive: KeepAlive | None = None
+        self.size_bytes = 0
         self.in_flight = False
         self.recording = False
+        self._began = time.monotonic()
         self._version = UNKNOWN_VERSION
         self._task = asyncio.current_task()
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Response headers that name the call."""
-        return [(b"x-request-id", self.record.span_id.encode())]
+        ident = self.record.span_id.encode()
+        return [(b"x-request-id", ident), (b"request-id", ident)]
 
-    def serve_with(self, model: Model) -> Model:
+    @property
+    def stream(self) -> bool:
+        """The client wants events."""
+        return bool(self.record.asked.get("stream"))
+
+    def paused(self, since: float) -> None:
+        """Time since then does not count."""
+        self._began += time.monotonic() - since
+
+    def deadline(self, timeout_s: float) -> float:
+        """When it must have ended, on the monotonic clock."""
+        return self._began + timeout_s
+
+    def serve_with(self, model: Model) -> None:
         """Notes who answers from now on, and with which policy."""
         self.model = model
         self._version = model.version
-        return model
 
     def interrupt(self) -> None:
         """Cancels the generation, unless the answer is complete."""
@@ -63,13 +95,23 @@ class Call:
         if self._task:
             self._task.uncancel()
 
-    def span(
-        self, completion: Body | None = None, *, error: ApiError | None = None, cancelled: bool = False
-    ) -> Span:
-        """The call's span, of a whole answer or of what there is."""
-        found = completion if completion is not None else self.fold.completion() if self.fold else {}
+    async def begin_events(self) -> None:
+        """Sends the head of its stream, unless a comment came before."""
+        if self.keep_alive:
+            keep_alive, self.keep_alive = self.keep_alive, None
+            await keep_alive.stop()
+        if not self.exchange.started:
+            await self.exchange.start_events(self.headers)
+
+    def completed(self, completion: Body | None = None) -> Body:
+        """The answer as a chat completion, or as much of it as there is."""
+        return completion if completion is not None else self.fold.completion() if self.fold else {}
+
+    def span(self, completion: Body, *, error: ApiError | None = None, cancelled: bool = False) -> Span:
+        """The call's span."""
+        version = self._served(completion)
         return self.record.span(
-            found, version=self._served(found), end_ns=time.time_ns(), error=error, cancelled=cancelled
+            completion, version=version, end_ns=time.time_ns(), error=error, cancelled=cancelled
         )
 
     def _served(self, completion: Body) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lightning_plugin_gateway._asgi import Message, Receive, Scope, Send
 from lightning_plugin_gateway._errors import ApiError, bad_request
@@ -37,6 +37,10 @@ class Exchange:
     def header(self, name: bytes) -> str:
         """A request header by its lower-case name; empty if it is missing."""
         return self._headers.get(name, b"").decode("latin-1")
+
+    def headers(self, names: Sequence[bytes]) -> dict[str, str]:
+        """Those of the named request headers that are there."""
+        return {name.decode(): self.header(name) for name in names if name in self._headers}
 
     @property
     def retried(self) -> bool:

@@ -43,12 +43,15 @@ class _Choice:
         self.finish_reason = ""
         self._texts: dict[str, list[str]] = {}
         self._calls: dict[int, Body] = {}
+        self._prompt: Json = None
         self._token_ids: list[Json] = []
         self._logprobs: list[Json] = []
 
     def add(self, part: Body) -> None:
         if isinstance(part.get("finish_reason"), str):
             self.finish_reason = str(part["finish_reason"])
+        if (prompt := part.get("prompt_token_ids")) is not None:
+            self._prompt = prompt
         if isinstance(ids := part.get("token_ids"), list):
             self._token_ids += ids
         logprobs = part.get("logprobs")
@@ -85,6 +88,8 @@ class _Choice:
             message["tool_calls"] = [self._calls[index] for index in sorted(self._calls)]
             message["content"] = message["content"] or None
         choice: Body = {"message": message, "finish_reason": self.finish_reason or None}
+        if self._prompt is not None:
+            choice["prompt_token_ids"] = self._prompt
         if self._token_ids:
             choice["token_ids"] = self._token_ids
         choice["logprobs"] = {"content": self._logprobs} if self._logprobs else None

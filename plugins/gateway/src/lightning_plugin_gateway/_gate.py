@@ -21,6 +21,11 @@ class Gate:
         self._idle = asyncio.Event()
         self._idle.set()
 
+    @property
+    def is_open(self) -> bool:
+        """Calls go through."""
+        return not self._closed
+
     async def enter(self) -> None:
         """Waits until the gate is open. Raises `ApiError` 503 if that takes too long."""
         if self._closed:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from agentlightning.credentials import KeyRing
 from agentlightning.errors import GatewayError
 from agentlightning.gateway import AttemptGrant, GatewayConfig, Upstream
 from agentlightning.store import Store
 from lightning_plugin_gateway._app import GatewayApp
-from lightning_plugin_gateway._attempts import Attempts
-from lightning_plugin_gateway._chat import Chat
-from lightning_plugin_gateway._gate import Gate
-from lightning_plugin_gateway._http_model import HttpPolicy
-from lightning_plugin_gateway._keys import KeyRing
-from lightning_plugin_gateway._models import Models
+from lightning_plugin_gateway._canary import CanaryScore
+from lightning_plugin_gateway._live import LiveStatus
 from lightning_plugin_gateway._server import ServerThread
+from lightning_plugin_gateway._service import Service, own_keys
+from lightning_plugin_gateway.upstreams import HttpPolicy, Models
 
 Result = TypeVar("Result")
 
@@ -32,14 +30,30 @@ class LocalGateway:
 
     base_url: str
 
-    def __init__(self, *, store: Store, models: Models, config: GatewayConfig) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        upstreams: Mapping[str, Upstream],
+        config: GatewayConfig,
+        http: HttpPolicy,
+        keys: KeyRing,
+    ) -> None:
         self._config = config
-        self._models = models
-        self._keys = KeyRing(ttl_s=config.key_ttl_s, clock=time.time)
-        self._attempts = Attempts(ttl_s=config.key_ttl_s, clock=time.time)
-        self._gate = Gate(timeout_s=config.pause_timeout_s)
-        self._chat = Chat(store=store, models=models, attempts=self._attempts, gate=self._gate, config=config)
+        models = Models(upstreams, policy=http)
+        self._service = Service(store=store, models=models, upstreams=upstreams, config=config, keys=keys)
         self._server: ServerThread | None = None
+        self._scoring: asyncio.Task[None] | None = None
+
+    @property
+    def canaries(self) -> tuple[CanaryScore, ...]:
+        """What the canary found after each of the last publishes, oldest first."""
+        return tuple(self._service.canary.scores)
+
+    @property
+    def live(self) -> LiveStatus:
+        """What became of live calls so far."""
+        return self._service.live.status
 
     async def start(self) -> None:
         """Binds and serves. Raises `GatewayError`."""
@@ -60,12 +74,12 @@ class LocalGateway:
 
     def issue_key(self, grant: AttemptGrant) -> str:
         """A signed, expiring key for one attempt."""
-        return self._keys.issue(grant)
+        return self._service.attribution.issue(grant)
 
     async def release(self, attempt_id: str) -> None:
         """Refuses calls to come and returns once those in flight are recorded."""
         if self._server:
-            await self._there(self._server, self._attempts.release(attempt_id))
+            await self._there(self._server, self._service.release(attempt_id))
 
     @asynccontextmanager
     async def paused(self, *, drain_timeout_s: float = 600.0) -> AsyncIterator[None]:
@@ -73,23 +87,31 @@ class LocalGateway:
         server = self._server
         if server is None:
             raise GatewayError("the gateway is not running; start it before pausing it")
-        await self._there(server, self._gate.close(drain_timeout_s=drain_timeout_s))
+        await self._there(server, self._hold(drain_timeout_s))
         try:
             yield
         finally:
             if self._server is server:
                 await self._there(server, self._reopen())
 
+    async def _hold(self, drain_timeout_s: float) -> None:
+        if self._service.gate.is_open:  # what the score after the change is compared with
+            await self._service.canary.score()
+        await self._service.gate.close(drain_timeout_s=drain_timeout_s)
+
     async def _reopen(self) -> None:
-        self._gate.open()
+        self._service.gate.open()
+        self._scoring = asyncio.create_task(self._service.canary.score())
 
     async def _open(self) -> GatewayApp:
-        await self._models.start()
-        return GatewayApp(keys=self._keys, attempts=self._attempts, models=self._models, chat=self._chat)
+        await self._service.start()
+        return self._service.app
 
     async def _close(self) -> None:
-        self._chat.interrupt()
-        await self._models.stop()
+        if self._scoring:
+            self._scoring.cancel()
+            await asyncio.gather(self._scoring, return_exceptions=True)
+        await self._service.stop()
 
     @staticmethod
     async def _there(server: ServerThread, work: Coroutine[None, None, Result]) -> Result:
@@ -97,7 +119,12 @@ class LocalGateway:
 
 
 def create_gateway(
-    *, store: Store, upstreams: Mapping[str, Upstream], config: GatewayConfig, http: HttpPolicy | None = None
+    *,
+    store: Store,
+    upstreams: Mapping[str, Upstream],
+    config: GatewayConfig,
+    http: HttpPolicy | None = None,
+    keys: KeyRing | None = None,
 ) -> LocalGateway:
     """Builds a gateway.
 
@@ -106,8 +133,11 @@ def create_gateway(
         upstreams: By model name; the name `*` serves every other model.
         config: How it serves.
         http: How patient it is with upstreams behind a URL; None is the default patience.
+        keys: Issues and verifies keys; None are those of the secret in `AGL_KEY`, or of one that is made.
 
     Raises:
-        ConfigError: The variable that an upstream takes its key from is not set.
+        ConfigError: The variable that an upstream takes its key from is not set, or AGL_KEY is too short.
     """
-    return LocalGateway(store=store, models=Models(upstreams, policy=http or HttpPolicy()), config=config)
+    return LocalGateway(
+        store=store, upstreams=upstreams, config=config, http=http or HttpPolicy(), keys=keys or own_keys()
+    )

@@ -14,6 +14,10 @@ from lightning_plugin_gateway._errors import ApiError
 from lightning_plugin_gateway._request import Body
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
+NATIVE_REQUEST = "agl.native.request"
+"""Attribute with the client's request in its own wire, where that is not chat completions."""
+REQUEST_DIGEST = "agl.request.digest"
+"""Attribute with a digest of the request's exact bytes, by which a retry finds its answer."""
 _CANCELLED = "the client left before the end of the answer"
 _LONGEST_ERROR = 2000
 
@@ -23,11 +27,14 @@ class CallRecord:
 
     Attributes:
         span_id: Id of the span, also sent to the client as `x-request-id`.
+        wire: Name of the wire that the client speaks.
         asked: The client's request.
-        sent: What was asked of the upstream instead.
+        chat: What it asks, as a chat completion request; empty if that cannot be said.
+        digest: Of the request's bytes.
         model: Name of the model that was asked for.
         provider: Who serves it.
-        token_ids: The upstream was asked for token ids.
+        response_id: Id of the answer as the client sees it; empty for the completion's.
+        no_ids: Why no token ids were asked for; empty if they were.
     """
 
     def __init__(self, grant: AttemptGrant, *, traceparent: str, start_ns: int) -> None:
@@ -39,11 +46,14 @@ class CallRecord:
         )
         self._parent_id = parent[2] if parent else None
         self.span_id = secrets.token_hex(8)
+        self.wire = "chat"
         self.asked: Body = {}
-        self.sent: Body = {}
+        self.chat: Body = {}
+        self.digest = ""
         self.model = ""
         self.provider = ""
-        self.token_ids = False
+        self.response_id = ""
+        self.no_ids = ""
 
     def span(
         self,
@@ -82,8 +92,8 @@ class CallRecord:
             span_id=self.span_id,
             trace_id=self._trace_id,
             parent_id=self._parent_id,
-            name=f"chat {self.model}".rstrip(),
-            operation=semconv.OPERATION_CHAT,
+            name=f"{self._operation} {self.model}".rstrip(),
+            operation=self._operation,
             source=SpanSource.GATEWAY,
             start_ns=self._start_ns,
             end_ns=max(end_ns, self._start_ns),
@@ -93,6 +103,10 @@ class CallRecord:
             tokens=tokens,
         )
 
+    @property
+    def _operation(self) -> str:
+        return self.wire if self.wire == "embeddings" else semconv.OPERATION_CHAT
+
     def _attributes(self, completion: Body) -> dict[str, Json]:
         choices = _choices(completion)
         usage = completion.get("usage")
@@ -100,12 +114,14 @@ class CallRecord:
         found: dict[str, Json] = {
             semconv.PROVIDER: self.provider,
             semconv.REQUEST_MODEL: self.model,
-            semconv.REQUEST_TEMPERATURE: self.sent.get("temperature"),
-            semconv.REQUEST_MAX_TOKENS: self.sent.get("max_completion_tokens") or self.sent.get("max_tokens"),
+            semconv.REQUEST_TEMPERATURE: self.chat.get("temperature"),
+            semconv.REQUEST_MAX_TOKENS: self.chat.get("max_completion_tokens") or self.chat.get("max_tokens"),
             semconv.REQUEST_STREAM: bool(self.asked.get("stream")),
-            semconv.INPUT_MESSAGES: self.asked.get("messages"),
-            semconv.TOOL_DEFINITIONS: self.asked.get("tools"),
-            semconv.RESPONSE_ID: completion.get("id"),
+            semconv.INPUT_MESSAGES: self.chat.get("messages"),
+            semconv.TOOL_DEFINITIONS: self.chat.get("tools"),
+            semconv.RESPONSE_ID: self.response_id or completion.get("id"),
+            NATIVE_REQUEST: self.asked if self.wire != "chat" else None,
+            REQUEST_DIGEST: self.digest,
             semconv.RESPONSE_MODEL: completion.get("model"),
             semconv.FINISH_REASONS: [choice.get("finish_reason") for choice in choices] or None,
             semconv.OUTPUT_MESSAGES: [choice.get("message") for choice in choices] or None,
@@ -119,11 +135,12 @@ class CallRecord:
         records = []
         for choice in _choices(completion):
             finish = str(choice.get("finish_reason") or "")
-            if not self.token_ids:
-                reason = broken or "the upstream is not asked for token ids (`token_ids` of its HttpUpstream)"
+            if self.no_ids:
+                reason = broken or self.no_ids
                 records.append(TokenRecord(version=version, incomplete=reason, finish_reason=finish))
                 continue
-            record = token_record(prompt, choice, version=version, finish_reason=finish)
+            own = choice.get("prompt_token_ids", prompt)
+            record = token_record(own, choice, version=version, finish_reason=finish)
             if broken:
                 record = _marked(record, broken)
             records.append(record)

@@ -1,4 +1,4 @@
-"""What a client asked for: checked once, then trusted; and what is asked of the upstream instead."""
+"""What a client asked for, checked as every wire does; and what is asked of the upstream instead."""
 
 from __future__ import annotations
 
@@ -12,22 +12,33 @@ from lightning_plugin_gateway._errors import bad_request
 
 Body = dict[str, Json]
 
+MOST_CHOICES = 128
+MOST_TOP_LOGPROBS = 20
 _DEEPEST = 64
-_MOST_CHOICES = 128
-_MOST_TOP_LOGPROBS = 20
 _SEED_BITS = 63
 _DROPPED = (
     "api_base", "api_key", "base_url", "chat_template", "chat_template_kwargs", "extra_headers", "prompt_logprobs",
-    "user_config",
+    "prompt_token_ids", "user_config",
 )  # fmt: skip
-"""Fields that would choose an upstream, its key or its template, or make answers of unbounded size."""
+"""Fields that would choose an upstream, its key, its template or its exact prompt, or make answers of any size."""
+
+_MOST_TOKENS = {
+    "chat": ("max_completion_tokens", "max_tokens"),
+    "completions": ("max_tokens",),
+    "responses": ("max_output_tokens",),
+    "messages": ("max_tokens",),
+}
+"""How each wire calls the most tokens of an answer: the first that a request has is meant, else the last."""
+
+_SAMPLED_IDS = frozenset({"chat", "completions"})
+"""Wires whose answers can carry token ids and log-probabilities, and whose requests take a seed."""
 
 _decoder = msgspec.json.Decoder(dict[str, Json])
 _canonical = msgspec.json.Encoder(order="sorted")
 
 
-def parse_chat(raw: bytes) -> Body:
-    """The body of a chat completion request.
+def parse_object(raw: bytes) -> Body:
+    """A body as a JSON object, not too deep and without NUL.
 
     Raises:
         ApiError: 400 with the reason.
@@ -40,32 +51,24 @@ def parse_chat(raw: bytes) -> Body:
         _check_depth(body)
     if b"\\u0000" in raw and _has_nul(body):
         raise bad_request("the body has a NUL character in a string; remove it")
-    _check_fields(body)
     return body
 
 
-def _check_fields(body: Body) -> None:
+def check_model(body: Body) -> None:
+    """Raises `ApiError` 400 unless a model is named."""
     if not isinstance(body.get("model"), str) or not body["model"]:
         raise bad_request(f"`model` must be the name of a model, not {body.get('model')!r:.40}")
-    messages = body.get("messages")
-    if (
-        not isinstance(messages, list)
-        or not messages
-        or not all(isinstance(message, dict) for message in messages)
-    ):
-        raise bad_request("`messages` must be a list of at least one message object")
-    _check_integer(body, "n", most=_MOST_CHOICES, least=1)
-    _check_integer(body, "top_logprobs", most=_MOST_TOP_LOGPROBS)
-    for name in ("max_tokens", "max_completion_tokens"):
-        _check_integer(body, name, most=2**31 - 1, least=1)
-    for name in ("stream", "logprobs", "return_token_ids"):
+
+
+def check_flags(body: Body, *names: str) -> None:
+    """Raises `ApiError` 400 unless these fields are true, false or missing."""
+    for name in names:
         if not isinstance(body.get(name), bool | None):
             raise bad_request(f"`{name}` must be true or false, not {body[name]!r:.40}")
-    if not isinstance(body.get("stream_options"), dict | None):
-        raise bad_request("`stream_options` must be an object")
 
 
-def _check_integer(body: Body, name: str, *, most: int, least: int = 0) -> None:
+def check_integer(body: Body, name: str, *, most: int, least: int = 0) -> None:
+    """Raises `ApiError` 400 unless a field is a whole number within bounds, or missing."""
     value = body.get(name)
     if value is None:
         return
@@ -95,40 +98,74 @@ def _has_nul(value: Json) -> bool:
     return isinstance(value, list) and any(map(_has_nul, value))
 
 
-def upstream_request(
-    body: Body, *, model: str, sampling: Sampling | None, seed: int | None, token_ids: bool
-) -> Body:
-    """The request that is sent in place of the client's.
+class Changes(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gateway changes in requests of a call.
+
+    Attributes:
+        model: Name that the upstream knows.
+        sampling: Overrides, the later ones winning.
+        system: Replaces the system prompt; None leaves it.
+        token_ids: Ask for token ids and log-probabilities, where the wire has them.
+    """
+
+    model: str
+    sampling: tuple[Sampling, ...] = ()
+    system: str | None = None
+    token_ids: bool = False
+
+
+def permitted(body: Body) -> Body:
+    """A client's request without the fields that are not for clients to set."""
+    return {name: value for name, value in body.items() if name not in _DROPPED}
+
+
+def upstream_request(body: Body, changes: Changes, *, wire: str, seed: int | None = None) -> Body:
+    """The request that is sent in place of another of the same wire, which stays as it is.
 
     Args:
-        body: The client's request, which stays as it is.
-        model: Name that the upstream knows.
-        sampling: Overrides.
-        seed: Replaces the client's; None leaves it.
-        token_ids: Ask for token ids and log-probabilities.
+        seed: Replaces the client's; None leaves it. Wires without one ignore it.
     """
-    request = {name: value for name, value in body.items() if name not in _DROPPED}
-    request["model"] = model
-    if sampling is not None:
-        _override(request, sampling)
+    request = {**body, "model": changes.model}
+    for sampling in changes.sampling:
+        _override(request, sampling, wire=wire)
+    if changes.system is not None:
+        _instruct(request, changes.system, wire=wire)
+    if wire not in _SAMPLED_IDS:
+        return request
     if seed is not None:
         request["seed"] = seed
-    if token_ids:
-        request["logprobs"] = request["return_token_ids"] = True
+    if changes.token_ids:
+        request["return_token_ids"] = True
+        request["logprobs"] = (body.get("logprobs") or 1) if wire == "completions" else True
     if request.get("stream"):
         options = request.get("stream_options")
         request["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
     return request
 
 
-def _override(request: Body, sampling: Sampling) -> None:
+def _override(request: Body, sampling: Sampling, *, wire: str) -> None:
+    names = _MOST_TOKENS.get(wire)
+    if names is None:
+        return
     if sampling.temperature is not None:
         request["temperature"] = sampling.temperature
     if sampling.top_p is not None:
         request["top_p"] = sampling.top_p
     if sampling.max_tokens is not None:
-        name = "max_completion_tokens" if "max_completion_tokens" in request else "max_tokens"
-        request[name] = sampling.max_tokens
+        request[next((name for name in names if name in request), names[-1])] = sampling.max_tokens
+
+
+def _instruct(request: Body, system: str, *, wire: str) -> None:
+    if wire == "chat":
+        said = [one for one in _objects(request.get("messages")) if one.get("role") not in _SYSTEM_ROLES]
+        request["messages"] = [{"role": "system", "content": system}, *said]
+    elif wire == "responses":
+        request["instructions"] = system
+    elif wire == "messages":
+        request["system"] = system
+
+
+_SYSTEM_ROLES = ("system", "developer")
 
 
 def needs_seed(body: Body, grant: AttemptGrant) -> bool:
@@ -140,7 +177,8 @@ def body_digest(body: Body) -> bytes:
     """Digest of what was asked, whatever the spelling and transport, and whatever random ids tool calls were given."""
     named: dict[str, str] = {}
     asked = {name: value for name, value in body.items() if name not in ("stream", "stream_options", "seed")}
-    asked["messages"] = [_without_call_ids(message, named) for message in _objects(body.get("messages"))]
+    if "messages" in body:
+        asked["messages"] = [_without_call_ids(message, named) for message in _objects(body["messages"])]
     return blake2b(_canonical.encode(asked), digest_size=16).digest()
 
 

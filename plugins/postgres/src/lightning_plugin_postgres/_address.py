@@ -14,6 +14,7 @@ from agentlightning.errors import ConfigError
 
 SCHEMA: Final = "agentlightning"
 _OURS: Final = {"schema": SCHEMA, "durability": "full", "notify": "off"}
+_USER: Final = re.compile(r"[\w.%+-]+", re.ASCII)
 _SECRET: Final = frozenset({"password", "passfile", "sslpassword"})
 _CHOICES: Final = {"durability": ("full", "async"), "notify": ("off", "on")}
 # a connection to a host that has vanished must not hang for the two hours that the system would wait
@@ -31,7 +32,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     """Where a store is, and how it is used.
 
     Attributes:
-        shown: The URL without credentials, for messages and for `store.url`.
+        shown: The URL without its password, for messages and for `store.url`.
         parameters: What libpq needs to connect, the password included.
         schema: The schema that holds the tables.
         durable: Acknowledged means flushed to the server's disk.
@@ -89,9 +90,13 @@ def parse_address(url: str) -> Address:
 
 
 def _shown(url: str) -> str:
-    """The URL without user information and secret parameters, whatever its form."""
+    """The URL without password and secret parameters, whatever its form; with PGPASSWORD set, it can be opened."""
     scheme, _, rest = url.partition("://")
     # a password may hold a '/' or a '?' that nobody escaped
-    place, _, query = rest.rpartition("@")[2].partition("?")
+    person, _, place = rest.rpartition("@")
+    place, _, query = place.partition("?")
+    user = person.partition(":")[0]
+    if _USER.fullmatch(user):
+        place = f"{user}@{place}"
     kept = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name not in _SECRET]
     return f"{scheme}://{place}" + (f"?{urlencode(kept, safe='/')}" if kept else "")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from agentlightning.store.backend import AttemptRow, RolloutRow, SpanRow
+
+MARK: Final = "INSERT INTO commits (id) VALUES (%s)"
+"""Leaves word that a transaction was committed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +25,12 @@ class Change:
     statement: str
     stays: bool = False
     ordered: bool = False
+
+    @cached_property
+    def marked(self) -> str:
+        """The statement that also leaves a transaction's marker, its first parameter; empty where it cannot."""
+        plain = self.statement.startswith(("INSERT ", "UPDATE ", "DELETE "))
+        return f"WITH marker AS ({MARK}) {self.statement}" if plain else ""
 
 
 def _insert(table: str, columns: Sequence[str]) -> Change:

@@ -20,7 +20,14 @@ _LIMITS: Final = {
     "jit": "off",
     "client_encoding": "UTF8",
 }
+# transactions have no statement that begins them, so they are as the session says
+_READING: Final = {
+    "default_transaction_isolation": "repeatable read",
+    "default_transaction_read_only": "on",
+}
 _WRITING: Final = {
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
     # rows are found by index: a plan made while a table was empty must not stay when it is not
     "enable_seqscan": "off",
     # and planning anew costs more than running
@@ -46,7 +53,7 @@ def connect(address: Address, *, writing: bool) -> Connection:
         connection.adapters.register_dumper(int, Int8BinaryDumper)
         settings = {
             **_LIMITS,
-            **(_WRITING if writing else {}),
+            **(_WRITING if writing else _READING),
             "search_path": f'"{address.schema}"',
             "synchronous_commit": _commit_mode(connection, address),
         }

@@ -80,9 +80,14 @@ class PostgresExecutor:
             self._threads = []
 
     async def write(
-        self, operation: Operation[Result], *, undo: Callable[[Result], Operation[object]] | None = None
+        self,
+        operation: Operation[Result],
+        *,
+        undo: Callable[[Result], Operation[object]] | None = None,
+        light: bool = False,
     ) -> Result:
         """Runs an operation after a sweep, and commits both."""
+        del light  # nothing that crosses a network is
         self._check_process()
         if self._writer is None:
             raise self._closed()

@@ -57,14 +57,17 @@ class Link:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[WriteSession]:
-        """A session. Who leaves without `commit` has to `roll_back`, and after an error to `recover`."""
+        """A session, committed when it is left; it needs no statement to begin or to commit.
+
+        Who does not want it committed says `undo`; an error has to be followed by `recover`.
+        """
         self._marker = None
         pipe = self.open()
         yield WriteSession(pipe, completion_lock=self._completion_lock)
         pipe.settle()
 
     def commit(self, session: WriteSession) -> None:
-        """Sends the commit; it is done when the transaction is left."""
+        """Sends all that is left to do; it is committed when the transaction is left."""
         if len(self._markers) >= _MARKERS:
             session.execute("DELETE FROM commits WHERE id = ANY(%s)", (self._markers,))
             session.keep()
@@ -79,12 +82,9 @@ class Link:
             self._markers.append(self._marker)
             self._marker = None
 
-    def roll_back(self) -> None:
-        """Undoes what is open."""
-        try:
-            self._run("ROLLBACK")
-        except psycopg.Error:
-            self._line.close()
+    def undo(self) -> None:
+        """Undoes what the transaction did so far."""
+        self._line.open().send("ROLLBACK")
 
     def recover(self, error: Exception) -> Fate:
         """Makes sure that a transaction which failed is over, and finds out how it ended.
@@ -93,10 +93,12 @@ class Link:
             psycopg.Error: The server is away, or still at it; ask again.
         """
         if not self._asking and self._line.survives(error):
+            pipe = self.open()
             with contextlib.suppress(psycopg.Error):
-                self.open().settle()  # what is still to be said of the failure
-            self.roll_back()  # the server itself has said that the transaction failed
-            return Fate.ROLLED_BACK
+                self.undo()  # the server ignores it where it has undone all by itself
+                pipe.settle()  # what is still to be said of the failure
+            if not pipe.is_broken:
+                return Fate.ROLLED_BACK
         self._line.close()
         if self._marker is None:  # it ended with its connection
             return Fate.LOST

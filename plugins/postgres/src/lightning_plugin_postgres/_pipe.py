@@ -83,6 +83,7 @@ class Pipe:
     def receive(self, answer: Answer) -> None:
         """Reads answers up to one."""
         self._pgconn.send_flush_request()
+        self._pgconn.flush()
         while answer.result is None and answer.error is None:
             self._receive_next()
 
@@ -92,7 +93,7 @@ class Pipe:
         Raises:
             psycopg.Error: A statement failed; those after it were not executed.
         """
-        self._pgconn.pipeline_sync()
+        self._pgconn.pipeline_sync()  # which also sends what is not sent yet
         self._due.append(None)
         while self._due:
             self._receive_next()
@@ -138,17 +139,16 @@ class Pipe:
 
     def _read(self) -> pq.abc.PGresult | None:
         pgconn = self._pgconn
-        while True:
+        while pgconn.is_busy():
             unsent = pgconn.flush()
-            if not pgconn.is_busy():
-                result = pgconn.get_result()
-                if self.is_broken:
-                    raise psycopg.OperationalError(pgconn.get_error_message() or "the connection was lost")
-                return result
             self._poll.register(pgconn.socket, select.POLLIN | (select.POLLOUT if unsent else 0))
             if not self._poll.poll(_SILENCE_S * 1000):
                 raise psycopg.OperationalError(f"the server has been silent for {_SILENCE_S:g} s")
             pgconn.consume_input()
+        result = pgconn.get_result()
+        if self.is_broken:
+            raise psycopg.OperationalError(pgconn.get_error_message() or "the connection was lost")
+        return result
 
 
 @cache

@@ -83,7 +83,6 @@ class Reader:
 
     def _read(self, question: Question) -> object:
         pipe = self._line.open()
-        pipe.send("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         ((now, due_at),) = pipe.send(CLOCK).rows()
         now = now if self._clock is None else self._clock()
         if question.strict and due_at is not None and due_at <= now:
@@ -95,8 +94,6 @@ class Reader:
         """Lets go of the snapshot, after whoever asked has been answered."""
         try:
             if self._line.is_open:
-                pipe = self._line.open()
-                pipe.send("COMMIT")
-                pipe.settle()
+                self._line.open().settle()
         except psycopg.Error:
             self._line.close()

@@ -144,8 +144,8 @@ class Writer:
                 if whole:
                     self._tell(session, changes)
                     self._link.commit(session)
-            if not whole:
-                self._link.roll_back()
+                else:
+                    self._link.undo()
         except (psycopg.Error, Stale) as error:
             if not self._survives(error, tasks):
                 return

@@ -16,7 +16,7 @@ from enum import Enum, auto
 from typing import Any, Final, TypeVar, cast
 
 from agentlightning.store.backend import RolloutRow
-from lightning_plugin_postgres._changes import NEW_ROLLOUT, Change
+from lightning_plugin_postgres._changes import MARK, NEW_ROLLOUT, Change
 from lightning_plugin_postgres._lookups import LEASED_STATES, ROLLOUT, STATE, Key, Lookup, Raw
 from lightning_plugin_postgres._pipe import Answer, Pipe
 from lightning_plugin_postgres._session import CLOCK, LAST_COMPLETION, QUEUE, QUEUE_OF_RUN, check_text
@@ -43,7 +43,7 @@ class Pace(Enum):
     """How a session treats the operations that run in it."""
 
     COLLECTING = auto()
-    """Before the transaction: only wishes count."""
+    """Before the transaction: nothing is found, and only wishes count."""
     TOGETHER = auto()
     """Wishes are put off, and nothing is sent while an operation runs."""
     ALONE = auto()
@@ -51,7 +51,7 @@ class Pace(Enum):
 
 
 class WriteSession:
-    """One transaction, begun by `begin` and ended by `commit`; what fails before is rolled back by its owner."""
+    """One transaction: all that is sent before the pipe is settled. What fails before is rolled back by its owner."""
 
     writes = True
 
@@ -76,20 +76,18 @@ class WriteSession:
         self._pending_of_job = Outgoing()
 
     def begin(self) -> float:
-        """Begins the transaction and fetches what was wished for; returns the server's time."""
-        self._pipe.send("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+        """Fetches what was wished for; returns the server's time."""
         clock = self._pipe.send(CLOCK)
         self.fetch()
         ((now, self.due_at),) = clock.rows()
         return float(now)
 
     def commit(self, marker: int) -> bool:
-        """Sends what is pending and commits; whether there was anything to commit, and so the marker was left."""
-        self._flush()
-        if self.sent:
-            self._pipe.send("INSERT INTO commits (id) VALUES (%s)", (marker,))
-        self._pipe.send("COMMIT")
-        return self.sent
+        """Sends what is pending; whether there is anything to commit, and so the marker is left."""
+        if not self._pending.groups and not self.sent:
+            return False
+        self._flush(marker)
+        return True
 
     def keep(self) -> None:
         """What the operation did is part of the transaction from now on."""
@@ -124,7 +122,11 @@ class WriteSession:
                 self._doubtful.add(lookup)
             self._fetch_or_wait()
         found = {key: self._peek(lookup, key) for key in keys}
-        return {key: cast("Value", value) for key, value in found.items() if value is not None}
+        return {
+            key: cast("Value", value)
+            for key, value in found.items()
+            if value is not None and value is not _UNKNOWN
+        }
 
     def queued(self, *, limit: int, run_id: str | None) -> list[RolloutRow]:
         """The next to lease."""
@@ -148,6 +150,8 @@ class WriteSession:
             self._queue_wishes[run_id] = self._queue_wishes.get(run_id, 0) + limit
             self.expect(STATE, LEASED_STATES)
             self._fetch_or_wait()
+            if self.pace is Pace.COLLECTING:
+                return []
 
     def expect(self, lookup: Lookup[Any], keys: Sequence[Key]) -> None:
         """What will be looked for soon is fetched with the rest."""
@@ -164,7 +168,7 @@ class WriteSession:
             self._completion_wish = True
             self._fetch_or_wait()
             known = self._completion
-        return cast("int", known)
+        return known or 0
 
     def completed(self, completion: int) -> None:
         """The operation gave this number away."""
@@ -263,9 +267,10 @@ class WriteSession:
         )  # a statement of its own: it sees what was committed before the lock
 
     def _fetch_or_wait(self) -> None:
-        if self.pace is not Pace.ALONE:
+        if self.pace is Pace.TOGETHER:
             raise Wanting
-        self.fetch()
+        if self.pace is Pace.ALONE:
+            self.fetch()
 
     def _peek(self, lookup: Lookup[Any], key: Key) -> object:
         place = (lookup, key)
@@ -274,7 +279,7 @@ class WriteSession:
         value = self._known_of_job.get(place, _UNKNOWN)
         return self._known.get(place, _UNKNOWN) if place not in self._known_of_job else value
 
-    def _flush(self) -> None:
+    def _flush(self, marker: int | None = None) -> None:
         """Sends what is pending; of an operation that runs alone, also what it wrote so far."""
         if self.pace is Pace.ALONE:
             self._pending.take(self._pending_of_job)
@@ -283,7 +288,13 @@ class WriteSession:
             self.sent = True
             chosen = [rows[key] for key in sorted(rows)] if change.ordered else list(rows.values())  # type: ignore[type-var]
             for row in chosen:
-                self._pipe.send(change.statement, row)
+                if marker is not None and change.marked:
+                    self._pipe.send(change.marked, (marker, *row))
+                    marker = None
+                else:
+                    self._pipe.send(change.statement, row)
+        if marker is not None:
+            self._pipe.send(MARK, (marker,))
         self._pending = Outgoing()
 
 

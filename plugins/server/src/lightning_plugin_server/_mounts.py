@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, cast
 
 from agentlightning.apps import AppContext, AsgiApp, Message, Receive, Send
 from agentlightning.credentials import KeyRing, Scope
 from agentlightning.errors import ConfigError
 from agentlightning.store import Store
+from agentlightning.types import Json
 from lightning_plugin_server._refusal import Refusal
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from lightning_plugin_server._endpoint import Call
 
 _log = logging.getLogger(__name__)
+_NO_OPTIONS: Final[Mapping[str, Mapping[str, Json]]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,12 @@ class Mount:
         scope["agl.credential"] = call.credential
         await self.app(scope, _limited(call), _watched(call))
 
+    async def aclose(self) -> None:
+        """Lets the app end what it has begun, if it has an `aclose`; called once, when the server stops."""
+        close = getattr(self.app, "aclose", None)
+        if close is not None:
+            await close()
+
 
 def _limited(call: Call) -> Receive:
     received = 0
@@ -84,22 +93,34 @@ def _watched(call: Call) -> Send:
     return send
 
 
-def load_mounts(plugins: Plugins, *, store: Store, keys: KeyRing, wanted: Sequence[str] = ()) -> list[Mount]:
+def load_mounts(
+    plugins: Plugins,
+    *,
+    store: Store,
+    keys: KeyRing,
+    wanted: Sequence[str] = (),
+    left_out: Sequence[str] = (),
+    options: Mapping[str, Mapping[str, Json]] = _NO_OPTIONS,
+) -> list[Mount]:
     """The apps that installed plugins bring.
 
     Args:
         wanted: Names of apps that must be there; one of the others that cannot be loaded is logged and left out.
+        left_out: Names of apps that are not to be there, unless they are wanted.
+        options: Settings by name of the app.
 
     Raises:
         ConfigError: A wanted app is not there, or two apps want one prefix.
     """
-    specs = {name: spec for name, spec in plugins.apps().items() if spec.mount}
+    unwanted = set(left_out) - set(wanted)
+    specs = {name: spec for name, spec in plugins.apps().items() if spec.mount and name not in unwanted}
     missing = sorted(set(wanted) - specs.keys())
     if missing:
         raise ConfigError(f"no app is called {missing[0]!r}; there are {', '.join(sorted(specs)) or 'none'}")
     mounts: dict[str, Mount] = {}
     for name, spec in specs.items():
-        mount = _load(plugins, spec, store=store, keys=keys, required=name in wanted)
+        context = AppContext(store=store, keys=keys, options=options.get(name, {}))
+        mount = _load(plugins, spec, context, required=name in wanted)
         if mount is None:
             continue
         if mount.prefix in mounts:
@@ -108,10 +129,10 @@ def load_mounts(plugins: Plugins, *, store: Store, keys: KeyRing, wanted: Sequen
     return list(mounts.values())
 
 
-def _load(plugins: Plugins, spec: AppSpec, *, store: Store, keys: KeyRing, required: bool) -> Mount | None:
+def _load(plugins: Plugins, spec: AppSpec, context: AppContext, *, required: bool) -> Mount | None:
     try:
         factory = cast("AppFactory", plugins.load(spec))
-        app = factory(AppContext(store=store, keys=keys))
+        app = factory(context)
     except Exception as error:  # the border to a plugin: one that is broken does not take the server down
         if required:
             raise

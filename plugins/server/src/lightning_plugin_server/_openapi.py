@@ -11,6 +11,7 @@ from agentlightning.store.wire import JSON, MSGPACK, ErrorBody, routes
 from agentlightning.types import Json
 from lightning_plugin_server._endpoint import Endpoint
 from lightning_plugin_server._keys_api import KeyAnswer, KeyRequest
+from lightning_plugin_server.otlp import otlp_contents
 
 _REFUSALS = {
     "400": "The request cannot be used; the message says why.",
@@ -43,8 +44,14 @@ def openapi(endpoints: Sequence[Endpoint]) -> bytes:
     requests = dict(zip(bodies, schemas[0::2], strict=False))
     answers = dict(zip(bodies, schemas[1::2], strict=False))
     paths: dict[str, dict[str, Json]] = {}
+    others = otlp_contents()
     for endpoint in endpoints:
-        operation = _operation(endpoint, requests.get(endpoint.path), answers.get(endpoint.path), schemas[-1])
+        contents = (
+            _content(requests.get(endpoint.path)),
+            _content(answers.get(endpoint.path)),
+            {JSON: {"schema": schemas[-1]}},
+        )
+        operation = _operation(endpoint, *others.get(endpoint.path, contents))
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
     document = {
         "openapi": "3.1.0",
@@ -67,25 +74,25 @@ def _any_json(kind: type) -> dict[str, Json]:
     raise NotImplementedError(f"no schema for {kind!r}")
 
 
-def _operation(endpoint: Endpoint, request: Json, answer: Json, refusal: Json) -> dict[str, Json]:
+def _operation(
+    endpoint: Endpoint, request: dict[str, Json], answer: dict[str, Json], refusal: dict[str, Json]
+) -> dict[str, Json]:
+    """One operation, with its bodies by media type."""
     operation: dict[str, Json] = {
         "summary": endpoint.summary,
         "operationId": f"{endpoint.method.lower()}{endpoint.path.replace('/', '_').replace('.', '_')}",
         "responses": {
-            "200": {"description": "Done.", **({} if answer is None else {"content": _content(answer)})},
-            **{
-                status: {"description": text, "content": {JSON: {"schema": refusal}}}
-                for status, text in _REFUSALS.items()
-            },
+            "200": {"description": "Done.", **({"content": answer} if answer else {})},
+            **{status: {"description": text, "content": refusal} for status, text in _REFUSALS.items()},
         },
         "x-scopes": sorted(endpoint.scopes | ({"admin"} if not endpoint.public else set())),
     }
     if not endpoint.public:
         operation["security"] = [{"bearer": []}, {"key": []}]
-    if request is not None:
-        operation["requestBody"] = {"required": True, "content": _content(request)}
+    if request:
+        operation["requestBody"] = {"required": True, "content": request}
     return operation
 
 
 def _content(schema: Json) -> dict[str, Json]:
-    return {JSON: {"schema": schema}, MSGPACK: {"schema": schema}}
+    return {} if schema is None else {JSON: {"schema": schema}, MSGPACK: {"schema": schema}}

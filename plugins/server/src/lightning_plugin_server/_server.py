@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import signal
 import socket
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from agentlightning.errors import ServerError
 from lightning_plugin_server._app import ServerApp
 from lightning_plugin_server._protocol import BoundedProtocol, protocol
 
+_log = logging.getLogger(__name__)
 _BACKLOG = 2048
 _GRACE_S = 10
 _SWEEP_S = 2.0
@@ -88,6 +90,17 @@ class Serving(uvicorn.Server):
             for connection in tuple(self.server_state.connections):
                 if isinstance(connection, BoundedProtocol):
                     connection.sweep(now)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends mounted apps, which end what they have in flight, and then waits for all that is."""
+        for server in self.servers:
+            server.close()
+        for mount in self._app.mounts:
+            try:
+                await mount.aclose()
+            except Exception:  # noqa: BLE001 - the border to a plugin: one that is broken does not hold up the rest
+                _log.exception("an app at %r did not end as it should", mount.prefix or "/")
+        await super().shutdown(sockets)
 
     def stop(self, signum: int | None = None) -> None:
         """Begins to stop; a second time, does not wait for what is in flight."""

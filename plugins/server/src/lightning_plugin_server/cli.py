@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import time
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from agentlightning.cli._stores import store_at
 from agentlightning.credentials import Credential, KeyRing, Scope
 from agentlightning.errors import ConfigError
 from agentlightning.plugins import load_plugins
+from agentlightning.types import Json
+from lightning_plugin_server._gateway import GATEWAY, gateway_options
 from lightning_plugin_server._state import key_file, make_key, read_key
 
 DEFAULT_PORT = 4747
@@ -38,21 +41,40 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 @click.option(
     "--app", "apps", multiple=True, metavar="NAME", help="An app that must be there; else those that can."
 )
+@click.option(
+    "--upstream",
+    "upstreams",
+    multiple=True,
+    metavar="MODEL=URL",
+    help="Serve a model too, through the gateway; * is every other one. May be repeated.",
+)
+@click.option(
+    "--observe",
+    is_flag=True,
+    help="Record live traffic: calls by the server's key that belong to no attempt.",
+)
 @click.option("--unsafe-no-auth", is_flag=True, help="Admit everybody. Only where nobody else can connect.")
 def serve(
+    *,
     store: str | None,
     host: str,
     port: int,
     key_file: str | None,
     apps: tuple[str, ...],
-    *,
+    upstreams: tuple[str, ...],
+    observe: bool,
     unsafe_no_auth: bool,
 ) -> None:
     """Serve a store over HTTP until Ctrl-C.
 
     Agents, runners and algorithms on this and other machines meet at its URL: `agl work`, `agl runs` and every other
     command take it as --store. The key comes from AGL_KEY; without it one is made, printed once and kept.
+
+    With --upstream it is also the gateway: agents call models at URL/v1 by the key of their attempt, and every call is
+    recorded. Several such servers may stand in front of one store: give each the same AGL_KEY, and as --store the URL
+    of the server that has it.
     """
+    gateway = gateway_options(upstreams, observe=observe, unsafe=unsafe_no_auth)
     key, made = _key(key_file, host=host, unsafe=unsafe_no_auth)
     url = store_url(store)
     raise SystemExit(
@@ -64,6 +86,7 @@ def serve(
                 key=key,
                 shown=key if made else None,
                 apps=apps,
+                gateway=gateway,
                 unsafe=unsafe_no_auth,
             )
         )
@@ -71,7 +94,15 @@ def serve(
 
 
 async def _serve(
-    url: str, *, host: str, port: int, key: str, shown: str | None, apps: tuple[str, ...], unsafe: bool
+    url: str,
+    *,
+    host: str,
+    port: int,
+    key: str,
+    shown: str | None,
+    apps: tuple[str, ...],
+    gateway: Mapping[str, Json] | None,
+    unsafe: bool,
 ) -> int:
     from lightning_plugin_server._app import create_app
     from lightning_plugin_server._config import ServerConfig
@@ -83,18 +114,28 @@ async def _serve(
     listener = bind(host, port)
     try:
         async with store_at(url, plugins) as store:
-            mounts = load_mounts(plugins, store=store, keys=keys, wanted=apps)
+            mounts = load_mounts(
+                plugins,
+                store=store,
+                keys=keys,
+                wanted=apps if gateway is None else (*apps, GATEWAY),
+                left_out=() if gateway else (GATEWAY,),
+                options={} if gateway is None else {GATEWAY: gateway},
+            )
             config = ServerConfig(hosts=_hosts(host), open=unsafe)
             serving = Serving(create_app(store, keys=keys, config=config, mounts=mounts))
             serving.stop_on_signals()
-            _announce(store.url, host=host, port=listener.getsockname()[1], shown=shown, unsafe=unsafe)
+            port = listener.getsockname()[1]
+            _announce(store.url, host=host, port=port, shown=shown, models=_served(gateway), unsafe=unsafe)
             await serving.serve(sockets=[listener])
             return 130 if serving.signal == signal.SIGINT else 0
     finally:
         listener.close()
 
 
-def _announce(store: str, *, host: str, port: int, shown: str | None, unsafe: bool) -> None:
+def _announce(
+    store: str, *, host: str, port: int, shown: str | None, models: Sequence[str], unsafe: bool
+) -> None:
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     click.echo(f"serving {store} at {address}")
     if shown:
@@ -102,7 +143,14 @@ def _announce(store: str, *, host: str, port: int, shown: str | None, unsafe: bo
     if unsafe:
         click.echo("warning: everybody who can connect may do everything (--unsafe-no-auth)", err=True)
     click.echo(f"runners:  agl work TARGET --store {address}", err=True)
+    if models:
+        click.echo(f"models:   {', '.join(models)} at {address}/v1", err=True)
     click.echo(f"traces:   OTEL_EXPORTER_OTLP_ENDPOINT={address}", err=True)
+
+
+def _served(gateway: Mapping[str, Json] | None) -> Sequence[str]:
+    upstreams = gateway.get("upstreams") if gateway else None
+    return list(upstreams) if isinstance(upstreams, dict) else []
 
 
 def _key(option: str | None, *, host: str, unsafe: bool) -> tuple[str, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -237,6 +238,7 @@ async def test_a_long_wait_is_asked_for_in_rounds(monkeypatch: pytest.MonkeyPatc
     async def nothing(request: web.Request) -> web.StreamResponse:
         arguments = msgspec.msgpack.decode(await request.read())
         asked.append((arguments["idempotency_key"], arguments["wait_s"]))
+        await asyncio.sleep(arguments["wait_s"])
         return web.Response(body=msgspec.msgpack.encode([]))
 
     async with answering(nothing) as url, HttpStore(url) as store:
@@ -244,6 +246,23 @@ async def test_a_long_wait_is_asked_for_in_rounds(monkeypatch: pytest.MonkeyPatc
     assert len(asked) >= 5
     assert len({key for key, _ in asked}) == 1
     assert max(wait_s for _, wait_s in asked) <= 0.02
+
+
+async def test_a_lease_whose_key_is_used_up_goes_on_under_another() -> None:
+    keys: list[str] = []
+
+    async def used_up(request: web.Request) -> web.StreamResponse:
+        arguments = msgspec.msgpack.decode(await request.read())
+        keys.append(arguments["idempotency_key"])
+        if len(keys) == 2:
+            await asyncio.sleep(arguments["wait_s"])
+        return web.Response(body=msgspec.msgpack.encode([]))
+
+    async with answering(used_up) as url, HttpStore(url) as store:
+        assert await store.rollouts.lease("worker", wait_s=0.2) == []
+        assert len(set(keys)) == 2
+        assert await store.rollouts.lease("worker", wait_s=0.2, idempotency_key="mine") == []
+    assert keys[2:] == ["mine"]
 
 
 async def test_a_large_batch_of_spans_is_sent_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

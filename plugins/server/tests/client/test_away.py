@@ -74,6 +74,13 @@ async def arrived(inside: Store, held: Lease, count: int) -> list[int]:
     return found
 
 
+async def brought(folder: Path) -> None:
+    """Returns once nothing waits on disk: the server has spans a moment before their sender knows of it."""
+    async with asyncio.timeout(20):
+        while any(file.stat().st_size for file in spools(folder)):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.02)
+
+
 def go_away(proxy: FaultProxy) -> None:
     proxy.faults = AWAY
     proxy.cut()
@@ -210,11 +217,12 @@ async def test_closing_delivers_what_it_can_and_the_next_process_the_rest(
     come_back(proxy)
     async with store:
         assert await arrived(inside, held, 2) == [1, 2]
+        await brought(tmp_path)
     assert spools(tmp_path) == []
 
 
 async def test_a_full_spool_says_so_and_keeps_what_it_has(
-    client: Client, proxy: FaultProxy, inside: Store
+    client: Client, proxy: FaultProxy, inside: Store, tmp_path: Path
 ) -> None:
     held = await leased(inside)
     async with client(proxy.url, patience_s=0.05, spool_mb=0.01) as store:
@@ -224,6 +232,7 @@ async def test_a_full_spool_says_so_and_keeps_what_it_has(
             await store.spans.append(spans(held, 2, text="x" * 9_000))
         come_back(proxy)
         assert await arrived(inside, held, 1) == [1]
+        await brought(tmp_path)
         assert (await store.spans.append(spans(held, 2, text="x" * 9_000))).stored == 1
 
 
@@ -356,6 +365,7 @@ async def test_what_a_killed_process_left_is_brought_by_the_next(
     come_back(proxy)
     async with client(proxy.url):
         found = await arrived(inside, held, acknowledged[-1])
+        await brought(tmp_path)
     assert found[: acknowledged[-1]] == list(range(1, acknowledged[-1] + 1))
     assert spools(tmp_path) == []
 

@@ -20,7 +20,10 @@ def create_backend(options: Mapping[str, Json], *, seed: int, directory: Path) -
     Raises:
         ConfigError: An option is unknown or has a wrong type, or the model does not exist.
     """
-    from lightning_plugin_torch._engine import TorchBackend
     from lightning_plugin_torch._options import decode_options
 
-    return TorchBackend(decode_options(options), seed=seed, directory=Path(directory))
+    decoded = decode_options(options)
+
+    from lightning_plugin_torch._engine import TorchBackend
+
+    return TorchBackend(decoded, seed=seed, directory=Path(directory))

@@ -51,6 +51,10 @@ class Codec:
                     return self._continue(known, rendered, answered=answered)
         return self._chat.encode(rendered)
 
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool], *, generate: bool) -> list[int]:
+        """Ids of a conversation as anyone would tokenise it, with the start of the next answer if `generate`."""
+        return self._chat.encode(self._chat.pieces(messages, tools, generate=generate))
+
     def remember(self, messages: Sequence[Message], tools: Sequence[Tool], *, ids: Sequence[int]) -> None:
         """Keeps the ids of a conversation that ends with an answer sampled here."""
         with self._lock:

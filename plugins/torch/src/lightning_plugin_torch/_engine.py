@@ -6,17 +6,19 @@ import asyncio
 import hashlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from agentlightning.engine import ChatChunk, ChatCompletion, ChatRequest, InferenceEngine, Learner
 from agentlightning.errors import ConfigError, EngineError
+from agentlightning.types import Json
 from lightning_plugin_torch._answer import Answer, SamplingParams
 from lightning_plugin_torch._codec import Codec
 from lightning_plugin_torch._exchange import Choice, Exchange
 from lightning_plugin_torch._learner import TorchLearner
 from lightning_plugin_torch._loaded import Loaded, load_all
+from lightning_plugin_torch._messages import as_messages, as_tools
 from lightning_plugin_torch._options import TorchOptions
 from lightning_plugin_torch._request import Request, read_request
 from lightning_plugin_torch._response import completion
@@ -123,6 +125,29 @@ class TorchEngine:
         finally:
             finished.cancel()
 
+    async def render(
+        self,
+        messages: Sequence[Mapping[str, Json]],
+        tools: Sequence[Mapping[str, Json]],
+        *,
+        add_generation_prompt: bool,
+    ) -> list[int]:
+        """Ids of a conversation by the chat template alone, whatever was sampled here.
+
+        Raises:
+            ConfigError: The messages or the tools are not what the wire allows.
+        """
+        codec = self._ready().codec
+        return codec.render(
+            as_messages(list(messages)), as_tools(list(tools)), generate=add_generation_prompt
+        )
+
+    async def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, with the names of control tokens."""
+        tokenizer = self._ready().model.tokenizer.backend_tokenizer
+        text: str = tokenizer.decode(list(ids), skip_special_tokens=False)
+        return text
+
     def _load(self) -> Loaded:
         loaded = load_all(self._options, seed=self._seed, directory=self._directory)
         self._worker.steps(loaded.sampler)
@@ -134,7 +159,7 @@ class TorchEngine:
         return self._loaded
 
     def _exchange(self, request: Request, loaded: Loaded) -> Exchange:
-        prompt = loaded.codec.prompt(request.messages, request.tools)
+        prompt = _prompt(request, loaded)
         if len(prompt) >= loaded.model.context:
             raise ConfigError(
                 f"the prompt has {len(prompt)} tokens and the model's context is {loaded.model.context}; "
@@ -177,6 +202,17 @@ class TorchEngine:
         for answer in answers:
             self._worker.submit(partial(loaded.sampler.add, answer))
         await asyncio.gather(*(asyncio.wrap_future(answer.done) for answer in answers))
+
+
+def _prompt(request: Request, loaded: Loaded) -> list[int]:
+    if request.prompt is None:
+        return loaded.codec.prompt(request.messages, request.tools)
+    unknown = next((token for token in request.prompt if not 0 <= token < loaded.model.vocabulary), None)
+    if unknown is not None:
+        raise ConfigError(
+            f"prompt_token_ids holds {unknown!r}; the model's ids are 0 to {loaded.model.vocabulary - 1}"
+        )
+    return list(request.prompt)
 
 
 def _watch(codec: Codec, stops: tuple[str, ...]) -> Callable[[int], bool]:

@@ -65,8 +65,12 @@ class TorchLearner:
         await self._run(lambda trainer: trainer.load_state(directory))
 
     async def save_model(self, directory: Path) -> None:
-        """Writes a Hugging Face model directory."""
+        """Writes a Hugging Face model directory; adapters are merged into the weights."""
         await self._run(lambda trainer: trainer.save_model(directory))
+
+    async def save_adapter(self, directory: Path) -> None:
+        """Writes the adapters by themselves, as PEFT does. Raises `EngineError` if whole weights are trained."""
+        await self._run(lambda trainer: trainer.save_adapter(directory))
 
     async def _run(self, job: Callable[[Trainer], Result]) -> Result:
         trainer = self._engine.trainer

@@ -10,8 +10,9 @@ import torch
 from lightning_plugin_torch._build import build
 from lightning_plugin_torch._codec import Codec
 from lightning_plugin_torch._compact import CHAT_TEMPLATE, CompactFormat
+from lightning_plugin_torch._lora import add_adapters
 from lightning_plugin_torch._model import LoadedModel, load
-from lightning_plugin_torch._options import TorchOptions, decode_build
+from lightning_plugin_torch._options import TorchOptions, decode_build, decode_lora
 from lightning_plugin_torch._sampler import Sampler
 from lightning_plugin_torch._sizes import safe_sizes
 from lightning_plugin_torch._template import TemplateFormat
@@ -40,6 +41,8 @@ def load_all(options: TorchOptions, *, seed: int, directory: Path) -> Loaded:
         path = directory / "model"
         build(decode_build(options.build), seed=seed, directory=path)
     model = load(path, options)
+    if options.lora is not None:
+        add_adapters(model.module, decode_lora(options.lora), seed=seed)
     threads = options.threads or (1 if model.small and model.device.type == "cpu" else 0)
     if threads:
         torch.set_num_threads(threads)

@@ -15,6 +15,7 @@ from transformers.utils import logging
 from agentlightning.errors import ConfigError, EngineError
 from lightning_plugin_torch._attention import ATTENTION, Layout, register_attention
 from lightning_plugin_torch._cache import Page, Recorder
+from lightning_plugin_torch._lora import merged_weights
 from lightning_plugin_torch._options import TorchOptions
 from lightning_plugin_torch._writing import writing
 
@@ -53,10 +54,10 @@ class LoadedModel:
         return frozenset(end for end in (*listed, self.tokenizer.eos_token_id) if end is not None)
 
     def save(self, directory: Path) -> None:
-        """Writes weights, config and tokenizer as a Hugging Face directory."""
+        """Writes weights, config and tokenizer as a Hugging Face directory; adapters are merged into the weights."""
         module: Any = self.module
         with writing(directory), silence():
-            module.save_pretrained(directory)
+            module.save_pretrained(directory, state_dict=merged_weights(module))
             self.tokenizer.save_pretrained(directory)
 
     @property

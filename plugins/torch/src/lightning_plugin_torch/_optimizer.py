@@ -1,4 +1,4 @@
-"""AdamW over all parameters, with float32 copies of weights that are kept in fewer bits."""
+"""AdamW over what is trained, with float32 copies of weights that are kept in fewer bits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Optimizer:
     """AdamW whose settings come with each step."""
 
     def __init__(self, module: torch.nn.Module) -> None:
-        self._parameters = dict(module.named_parameters())
+        self._parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self._masters = {
             name: parameter if parameter.dtype == torch.float32 else parameter.detach().float()
             for name, parameter in self._parameters.items()

@@ -43,6 +43,22 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     tied: bool = True
 
 
+class LoraOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Low-rank adapters that are trained instead of the weights (Hu et al. 2021, https://arxiv.org/abs/2106.09685).
+
+    Attributes:
+        rank: Rank of each adapter.
+        alpha: An adapter's product is scaled by `alpha / rank`.
+        dropout: Always 0: what is trained has to be what was sampled from.
+        targets: Names of the layers that get adapters, such as `q_proj`; empty is every linear layer but the output.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ()
+
+
 class TorchOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How the engine loads, samples and learns.
 
@@ -57,6 +73,7 @@ class TorchOptions(msgspec.Struct, frozen=True, kw_only=True):
         max_active: Most sequences sampled at a time; more wait.
         micro_batch_tokens: Most unique tokens in one forward and backward pass of the learner.
         rows: Trains each call as a row of its own instead of as part of its tree.
+        lora: Trains low-rank adapters and leaves the weights as they are; see `LoraOptions`.
         threads: CPU threads; 0 is one for models under 20 million parameters, else torch's default.
     """
 
@@ -70,6 +87,7 @@ class TorchOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_active: int = 256
     micro_batch_tokens: int = 4096
     rows: bool = False
+    lora: dict[str, Json] | None = None
     threads: int = 0
 
 
@@ -91,7 +109,27 @@ def decode_options(options: Mapping[str, Json]) -> TorchOptions:
         )
     if decoded.build is not None:
         decode_build(decoded.build)
+    if decoded.lora is not None:
+        decode_lora(decoded.lora)
     return decoded
+
+
+def decode_lora(options: Mapping[str, Json]) -> LoraOptions:
+    """Checks the options of adapters.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is out of range.
+    """
+    lora = decode_params(options, LoraOptions, where="engine 'torch', lora")
+    if lora.rank < 1 or lora.alpha <= 0:
+        raise ConfigError(
+            f"engine 'torch', lora: rank is {lora.rank!r} and alpha {lora.alpha!r}; both must be above 0"
+        )
+    if lora.dropout:
+        raise ConfigError(
+            f"engine 'torch', lora: dropout is {lora.dropout!r}, but only 0 trains the policy that was sampled from"
+        )
+    return lora
 
 
 def decode_build(options: Mapping[str, Json]) -> BuildOptions:

@@ -54,6 +54,7 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     return_token_ids: bool | None = None
+    prompt_token_ids: list[int] | None = None
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +64,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         max_tokens: Most tokens per answer; None is as many as fit.
         seed: None leaves it to the engine.
         token_ids: Ids of prompt and answers are wanted.
+        prompt: Ids to sample after, in place of those that the messages render to; None renders them.
     """
 
     messages: tuple[Message, ...]
@@ -76,6 +78,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: bool
     top_logprobs: int
     token_ids: bool
+    prompt: tuple[int, ...] | None = None
 
 
 def read_request(body: ChatRequest) -> Request:
@@ -108,6 +111,7 @@ def read_request(body: ChatRequest) -> Request:
         logprobs=bool(fields.logprobs),
         top_logprobs=fields.top_logprobs or 0,
         token_ids=bool(fields.return_token_ids),
+        prompt=None if fields.prompt_token_ids is None else tuple(fields.prompt_token_ids),
     )
     _check_ranges(request)
     return request
@@ -127,6 +131,7 @@ def _check_ranges(request: Request) -> None:
         (1 <= request.n <= 128, "n", request.n, "1 to 128"),
         (0 <= request.top_logprobs <= 20, "top_logprobs", request.top_logprobs, "0 to 20"),
         (all(request.stop), "stop", request.stop, "strings that are not empty"),
+        (request.prompt is None or request.prompt, "prompt_token_ids", request.prompt, "at least one id"),
     )
     for good, name, value, allowed in checks:
         if not good:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from agentlightning.engine import LossSpec, OptimizerConfig
-from agentlightning.errors import NumericalError
+from agentlightning.errors import EngineError, NumericalError
 from agentlightning.types import TokenForest, TokenTree
 from lightning_plugin_torch._layout import Batch, lay_out, plan
+from lightning_plugin_torch._lora import write_adapter
 from lightning_plugin_torch._loss import load_loss
 from lightning_plugin_torch._model import LoadedModel
 from lightning_plugin_torch._optimizer import Optimizer
@@ -105,6 +106,12 @@ class Trainer:
     def load_state(self, directory: Path) -> None:
         """Puts them back; gradients are discarded."""
         saved = read_state(directory)
+        wanted = self._weights()
+        if saved.weights.keys() != wanted.keys():
+            raise EngineError(
+                f"checkpoint {str(directory)!r} holds {_kind(saved.weights)}, but this run trains {_kind(wanted)}; "
+                "use the model and the lora options that it was saved with"
+            )
         self._model.module.load_state_dict(saved.weights, strict=False)
         self._optimizer.restore(saved.optimizer)
         self._sampler.version = saved.version
@@ -114,8 +121,13 @@ class Trainer:
         """Writes a Hugging Face model directory."""
         self._model.save(directory)
 
+    def save_adapter(self, directory: Path) -> None:
+        """Writes the adapters as PEFT does."""
+        write_adapter(self._model.module, directory)
+
     def _weights(self) -> dict[str, torch.Tensor]:
-        return {name: parameter.detach() for name, parameter in self._model.module.named_parameters()}
+        """What is trained."""
+        return {name: p.detach() for name, p in self._model.module.named_parameters() if p.requires_grad}
 
     def _batches(self, trees: tuple[TokenTree, ...], *, trained: bool) -> Iterator[Batch]:
         if not self._checked:
@@ -170,6 +182,11 @@ class Trainer:
             f"the gradients were discarded and the batch is in {str(path)!r}: lower the learning rate, or look for "
             "extreme advantages and log-probabilities in it"
         )
+
+
+def _kind(weights: Mapping[str, torch.Tensor]) -> str:
+    kind = "adapters" if any(".lora_A." in name for name in weights) else "whole weights"
+    return f"{kind} in {len(weights)} tensors"
 
 
 def _as_json(tree: TokenTree) -> dict[str, object]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
-from agentlightning.errors import IllegalTransition, StoreUnavailable
+from agentlightning.errors import StoreUnavailable
 from agentlightning.store import (
     AppendResult,
     Page,
@@ -42,6 +43,8 @@ from lightning_plugin_server.client._appending import Appending
 from lightning_plugin_server.client._transport import Away, Transport, encoded
 
 _ROUND_S: Final = 20.0
+_EARLY: Final = 0.5  # of the time that a call may be held
+_PAUSE_S: Final = 0.01
 _ALL_ROLLOUTS: Final = RolloutQuery()
 _ALL_SPANS: Final = SpanQuery()
 
@@ -99,7 +102,8 @@ class HttpRollouts:
         key = idempotency_key or _new_key()
         until = time.monotonic() + wait_s
         while True:
-            hold_s = max(0.0, min(until - time.monotonic(), _ROUND_S))
+            asked_at = time.monotonic()
+            hold_s = max(0.0, min(until - asked_at, _ROUND_S))
             found = await self._call(
                 "lease",
                 hold_s=hold_s,
@@ -112,6 +116,12 @@ class HttpRollouts:
             )
             if found or time.monotonic() >= until:
                 return cast("builtins.list[Lease]", found)
+            if time.monotonic() - asked_at < hold_s * _EARLY:
+                # the key is used up: it took work whose answer was lost, for so long that the leases are over
+                if idempotency_key:
+                    return []
+                key = _new_key()
+                await asyncio.sleep(_PAUSE_S)
 
     async def heartbeat(self, attempt_id: str, *, token: int, ttl_s: float = 30.0) -> Heartbeat:
         """Extends a lease and moves a leased attempt to running."""
@@ -317,27 +327,16 @@ class HttpRuns:
         ttl_s: float = 10.0,
     ) -> Run:
         """Changes what is given; `summary` is merged by key. A status that is not running frees the owner."""
-        try:
-            found = await self._call(
-                "update",
-                run_id=run_id,
-                status=status,
-                summary=summary,
-                checkpoint=checkpoint,
-                error=error,
-                owner=owner,
-                ttl_s=ttl_s,
-            )
-        except IllegalTransition:  # an earlier try may have ended the run, and its answer been lost
-            found = run = await self.get(run_id)
-            told = (
-                run.status,
-                run.summary | dict(summary or {}),
-                checkpoint or run.checkpoint,
-                error or run.error,
-            )
-            if told != (status, run.summary, run.checkpoint, run.error):
-                raise
+        found = await self._call(
+            "update",
+            run_id=run_id,
+            status=status,
+            summary=summary,
+            checkpoint=checkpoint,
+            error=error,
+            owner=owner,
+            ttl_s=ttl_s,
+        )
         return cast("Run", found)
 
     async def request_stop(self, run_id: str) -> None:

@@ -11,8 +11,9 @@ from agentlightning.store import Store
 from lightning_plugin_server._endpoint import Endpoint
 from lightning_plugin_server.otlp._answers import LOGS, TRACES
 from lightning_plugin_server.otlp._receiver import Receiver
+from lightning_plugin_server.otlp._schemas import otlp_contents
 
-__all__ = ["SCOPES", "otlp_endpoints"]
+__all__ = ["SCOPES", "otlp_contents", "otlp_endpoints"]
 
 SCOPES: Final = frozenset({Scope.AGENT, Scope.REWARD, Scope.RUNNER, Scope.TRAINER})
 """Who may send: agents for their own attempt, graders rewards, runners and trainers anything."""

@@ -1,0 +1,116 @@
+"""Who is asked for what: a call's model, what its attempt's resources and mode change, and what came before it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import blake2b
+
+import msgspec
+
+from agentlightning.gateway import GatewayConfig
+from agentlightning.store import Store
+from lightning_plugin_gateway._call import Call
+from lightning_plugin_gateway._history import conversation
+from lightning_plugin_gateway._outgoing import Outgoing, outgoing
+from lightning_plugin_gateway._overrides import NOTHING, Resources
+from lightning_plugin_gateway._request import Body, Changes, body_digest, call_seed, needs_seed
+from lightning_plugin_gateway._wires import WIRES
+from lightning_plugin_gateway.turns import TurnBuilder
+from lightning_plugin_gateway.upstreams import CallRoute, Model, Models
+
+_GRACE_S = 1.0  # the gateway's own timeout, which tells its setting, comes before the transport's
+_PASSED_ON = (b"anthropic-version", b"anthropic-beta", b"openai-beta")
+"""The only headers of a client's that an upstream gets to see, and only of its own wire."""
+
+
+class Preparing:
+    """Turns requests of clients into requests of upstreams."""
+
+    def __init__(self, *, store: Store, models: Models, config: GatewayConfig, turns: TurnBuilder) -> None:
+        self._store = store
+        self._models = models
+        self._config = config
+        self._turns = turns
+        self._resources = Resources(store)
+
+    async def prepare(self, call: Call, raw: bytes) -> tuple[Model, Outgoing]:
+        """Decides who is asked for what. The record tells it, also if that fails on the way. Raises `ApiError`."""
+        record, grant, wire = call.record, call.caller.grant, call.wire
+        record.asked = asked = wire.parse(raw)
+        record.chat = asked if wire.name == "chat" else {}
+        record.model = name = str(asked["model"])
+        overrides = NOTHING
+        if not call.caller.observed:
+            if call.calls.overrides is None:
+                call.calls.overrides = await self._resources.overrides(grant.rollout_id)
+            overrides = call.calls.overrides
+        if overrides.model is None:
+            model = self._models.resolve(name, grant)
+        else:  # whatever the agent asks for, this is what it gets
+            model = self._models.resolve(overrides.model, msgspec.structs.replace(grant, models=()))
+        call.target = overrides.model or name
+        sampling = None if call.caller.observed else self._config.sampling.get(grant.mode)
+        changes = Changes(
+            model=model.name or call.target,
+            sampling=tuple(one for one in (overrides.sampling, sampling) if one),
+            system=overrides.system,
+            token_ids=model.token_ids,
+        )
+        before = await self._before(call, model)
+        out = outgoing(
+            asked,
+            wire=wire,
+            model=model,
+            changes=changes,
+            before=before,
+            seeds=lambda body: _seed(call, body),
+        )
+        call.out = out
+        record.provider = model.provider
+        record.chat, record.no_ids = out.chat, out.no_ids
+        return model, out
+
+    async def continued(self, call: Call, model: Model, out: Outgoing) -> Outgoing:
+        """Builds the prompt of the ids that were generated, where the model takes ids."""
+        if out.wire.name != "chat" or len(out.requests) != 1 or call.caller.observed:
+            return out
+        call.turn = turn = await self._turns.prepare(
+            out.requests[0],
+            attempt_id=call.caller.grant.attempt_id,
+            model=call.target,
+            wires=model.wires,
+        )
+        return replace(out, wire=WIRES[turn.wire], requests=[turn.request])
+
+    async def _before(self, call: Call, model: Model) -> list[Body]:
+        """The conversation that a request goes on with, by the id of its last answer."""
+        ident = call.record.asked.get("previous_response_id") if call.wire.name == "responses" else None
+        if not isinstance(ident, str) or not ident:
+            return []
+        if call.wire.name in model.wires and not (model.token_ids and "chat" in model.wires):
+            return []  # the upstream knows
+        attempt = None if call.caller.observed else call.caller.grant.attempt_id
+        return await conversation(ident, history=call.calls.history, store=self._store, attempt_id=attempt)
+
+    def route(self, call: Call) -> CallRoute:
+        """What the transport is told of a call besides its request."""
+        grant = call.caller.grant
+        messages = call.record.chat.get("messages")
+        first = messages[:2] if isinstance(messages, list) else []
+        native = call.out is not None and call.out.native
+        return CallRoute(
+            rollout_id="" if call.caller.observed else grant.rollout_id,
+            attempt_id=grant.attempt_id,
+            headers=call.exchange.headers(_PASSED_ON) if native else {},
+            deadline=call.deadline(self._config.call_timeout_s) + _GRACE_S,
+            prefix=blake2b(msgspec.json.encode(first), digest_size=8).digest(),
+        )
+
+
+def _seed(call: Call, body: Body) -> int | None:
+    grant = call.caller.grant
+    if grant.seed is None or not needs_seed(body, grant):
+        return None
+    digest = body_digest(body)
+    occurrence = call.calls.occurrence(digest, retried=call.exchange.retried)
+    return call_seed(grant.seed, digest, occurrence)

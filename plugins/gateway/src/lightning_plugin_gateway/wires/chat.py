@@ -1,0 +1,125 @@
+"""OpenAI's chat completions: the form in which every call is recorded, so nothing is translated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from lightning_plugin_gateway._errors import ApiError, bad_request
+from lightning_plugin_gateway._request import (
+    MOST_CHOICES,
+    MOST_TOP_LOGPROBS,
+    check_flags,
+    check_integer,
+    check_model,
+    parse_object,
+)
+from lightning_plugin_gateway._view import ClientView
+from lightning_plugin_gateway.wires._wire import Body
+
+__all__ = ["Chat", "DataEvents", "failed_event"]
+
+_DONE = b"data: [DONE]\n\n"
+
+
+class Chat:
+    """See `Wire`. What a client did not ask for is removed on the way to it."""
+
+    name = "chat"
+    path = "/chat/completions"
+
+    @staticmethod
+    def parse(raw: bytes) -> Body:
+        """The request of a body. Raises `ApiError` 400 with the reason."""
+        body = parse_object(raw)
+        check_model(body)
+        messages = body.get("messages")
+        if (
+            not isinstance(messages, list)
+            or not messages
+            or not all(isinstance(message, dict) for message in messages)
+        ):
+            raise bad_request("`messages` must be a list of at least one message object")
+        check_integer(body, "n", most=MOST_CHOICES, least=1)
+        check_integer(body, "top_logprobs", most=MOST_TOP_LOGPROBS)
+        for name in ("max_tokens", "max_completion_tokens"):
+            check_integer(body, name, most=2**31 - 1, least=1)
+        check_flags(body, "stream", "logprobs", "return_token_ids")
+        if not isinstance(body.get("stream_options"), dict | None):
+            raise bad_request("`stream_options` must be an object")
+        return body
+
+    @staticmethod
+    def to_chat(request: Body, *, before: Sequence[Body] = ()) -> Body:
+        """The request itself, after the messages that come before."""
+        messages = request["messages"]
+        if not before or not isinstance(messages, list):
+            return request
+        return {**request, "messages": [*before, *messages]}
+
+    @staticmethod
+    def from_chat(request: Body) -> Body:
+        """The request itself."""
+        return request
+
+    @staticmethod
+    def answer(completion: Body, *, request: Body) -> Body:
+        """The completion, as much of it as was asked for."""
+        return ClientView(request).completion(completion)
+
+    @staticmethod
+    def completion(answer: Body) -> Body:
+        """The answer itself."""
+        return answer
+
+    @staticmethod
+    def events(request: Body) -> DataEvents:
+        """A writer that passes chunks on, as much of them as was asked for."""
+        return DataEvents(ClientView(request))
+
+    @staticmethod
+    def chunks() -> ChatChunks:
+        """A reader that passes chunks on."""
+        return ChatChunks()
+
+    @staticmethod
+    def error(error: ApiError) -> bytes:
+        """OpenAI's error form."""
+        return error.body
+
+    @staticmethod
+    def error_event(error: ApiError) -> bytes:
+        """An event with the error, as OpenAI's SDKs read it."""
+        return failed_event(error)
+
+
+class DataEvents:
+    """Chunks as events with nothing but data, ended by `[DONE]`."""
+
+    def __init__(self, view: ClientView) -> None:
+        self._view = view
+
+    def add(self, chunk: Body) -> bytes:
+        """The event of a chunk, unless nothing is left of it."""
+        seen = self._view.chunk(chunk)
+        return b"" if seen is None else b"data: " + msgspec.json.encode(seen) + b"\n\n"
+
+    @staticmethod
+    def end() -> bytes:
+        """`[DONE]`."""
+        return _DONE
+
+
+class ChatChunks:
+    """See `ChunkReader`."""
+
+    @staticmethod
+    def add(event: Body) -> list[Body]:
+        """The chunk itself."""
+        return [event]
+
+
+def failed_event(error: ApiError) -> bytes:
+    """An error event of OpenAI's streams of plain data."""
+    return b"data: " + error.body + b"\n\n"

@@ -1,0 +1,45 @@
+"""How many tokens a call took, in the words of both wires."""
+
+from __future__ import annotations
+
+from agentlightning.types import Json
+from lightning_plugin_gateway.wires._wire import Body
+from lightning_plugin_gateway.wires.responses._narrow import as_count, as_object
+
+_CACHED = ("cached_tokens", "cache_write_tokens")
+_REASONED = ("reasoning_tokens",)
+
+
+def native_usage(usage: Json) -> Json:
+    """`usage` of an answer; null if the model's server does not say."""
+    counts = as_object(usage)
+    if not counts:
+        return None
+    asked, said = as_count(counts.get("prompt_tokens")), as_count(counts.get("completion_tokens"))
+    return {
+        "input_tokens": asked,
+        "input_tokens_details": _details(counts.get("prompt_tokens_details"), _CACHED),
+        "output_tokens": said,
+        "output_tokens_details": _details(counts.get("completion_tokens_details"), _REASONED),
+        "total_tokens": as_count(counts.get("total_tokens")) or asked + said,
+    }
+
+
+def chat_usage(usage: Json) -> Body:
+    """`usage` of a chat completion; empty if the answer does not say."""
+    counts = as_object(usage)
+    if not counts:
+        return {}
+    asked, said = as_count(counts.get("input_tokens")), as_count(counts.get("output_tokens"))
+    return {
+        "prompt_tokens": asked,
+        "completion_tokens": said,
+        "total_tokens": as_count(counts.get("total_tokens")) or asked + said,
+        "prompt_tokens_details": _details(counts.get("input_tokens_details"), _CACHED),
+        "completion_tokens_details": _details(counts.get("output_tokens_details"), _REASONED),
+    }
+
+
+def _details(details: Json, names: tuple[str, ...]) -> Body:
+    counts = as_object(details)
+    return {name: as_count(counts.get(name)) for name in names}
