@@ -18,7 +18,7 @@ from agentlightning.algorithm import EvaluationReport
 from agentlightning.budget import BudgetMeter
 from agentlightning.engine import InferenceEngine, Learner
 from agentlightning.errors import ConfigError, Interrupted, NumericalError, StoreUnavailable
-from agentlightning.gateway import Gateway, Sampling
+from agentlightning.gateway import CanaryScore, Gateway, Sampling
 from agentlightning.observer import Evaluated, MetricsLogged, Observers, PhaseStarted, RunFinished
 from agentlightning.pipeline import Pipeline
 from agentlightning.statistics import mean_interval
@@ -57,6 +57,7 @@ class Session:
         stop: Set when the run was asked to stop.
         workers: The task that executes rollouts; it ends only by failing.
         serial: Checkpoints written so far.
+        canary_version: Newest policy version whose canary was logged.
         directory: Where the run keeps its files.
     """
 
@@ -77,6 +78,7 @@ class Session:
     stop: asyncio.Event
     state: Mapping[str, Json]
     serial: int = 0
+    canary_version: int = -1
     workers: asyncio.Task[None] | None = None
 
     async def rollouts(
@@ -130,7 +132,7 @@ class Session:
     def _raise_if_stopped(self) -> None:
         if self.stop.is_set():
             raise Interrupted(
-                f"run {self.run.id} was stopped; go on with: agl runs resume {self.run.id} --store {self.store.url}"
+                f"run {self.run.id} was stopped; go on with: {resume_command(self.run.id, self.store)}"
             )
 
     async def experience(self, rollouts: Sequence[Rollout], *, step: int = 0) -> Experience:
@@ -237,7 +239,18 @@ class Session:
             yield
             return
         async with self.gateway.paused():
+            await self._log_canaries(self.gateway.canaries)
             yield
+
+    async def _log_canaries(self, scores: Sequence[CanaryScore]) -> None:
+        """How far each publish has moved the sampler, under the version that it led to."""
+        for score in scores:
+            if score.change is not None and score.version > self.canary_version:
+                self.canary_version = score.version
+                point = MetricPoint(
+                    name="canary/logprob_change", step=score.version, value=score.change, time=time.time()
+                )
+                await self.store.runs.log(self.run.id, points=[point])
 
     async def log(self, metrics: Mapping[str, float], *, step: int) -> None:
         """See `TrainingContext.log`."""
@@ -293,7 +306,7 @@ class Session:
         except OSError as error:
             raise StoreUnavailable(
                 f"checkpoint {str(final)!r} cannot be written ({error.strerror or error}); free some space and go on "
-                f"from the one before with: agl runs resume {self.run.id} --store {self.store.url}"
+                f"from the one before with: {resume_command(self.run.id, self.store)}"
             ) from error
         self.run = await self.store.runs.update(
             self.run.id, checkpoint=Checkpoint(step=step, path=str(final)), summary=spent
@@ -301,3 +314,9 @@ class Session:
         for old in sorted(root.iterdir())[:-_KEPT_CHECKPOINTS]:
             shutil.rmtree(old, ignore_errors=True)
         self._raise_if_stopped()
+
+
+def resume_command(run_id: str, store: Store) -> str:
+    """The command that goes on with a run. A store's URL carries no password, which is asked of the environment."""
+    command = f"agl runs resume {run_id} --store {store.url}"
+    return f"{command} (password in PGPASSWORD)" if store.url.startswith("postgres") else command

@@ -25,7 +25,7 @@ class AppContext(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         store: The server's store, open.
         keys: Issues and verifies the server's keys.
-        options: Settings of this app.
+        options: Settings of this app, as the server's command line gave them.
     """
 
     store: Store
@@ -35,6 +35,8 @@ class AppContext(msgspec.Struct, frozen=True, kw_only=True):
 
 class AppFactory(Protocol):
     """Target of an `AppSpec` with a `mount`.
+
+    If the app has an async method `aclose`, it is called once, when the server stops.
 
     The app is called with its prefix in `scope["root_path"]`, the rest in `scope["path"]`, and the caller's
     `credentials.Credential` (None where it is public) in `scope["agl.credential"]`.

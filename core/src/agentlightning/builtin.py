@@ -26,6 +26,7 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = tuple(
         ("eval", "evaluate an agent on a file of tasks"),
         ("export", "write everything in a store to a folder"),
         ("import", "read an archive, or somebody else's traces, into a store"),
+        ("new", "make a package of your own that passes its contract test"),
         ("plugins", "installed plugins, what they provide, and why one was skipped"),
         ("rollouts", "what the agent did: list and show rollouts"),
         ("run", "one rollout of an agent, shown as a tree"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -106,6 +106,25 @@ class AttemptGrant(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] = ()
 
 
+class CanaryScore(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model answered to the fixed question, at temperature 0.
+
+    Attributes:
+        version: Policy version that answered.
+        token_ids: The answer.
+        logprobs: Log-probability of each of its tokens.
+        common: Leading tokens that the answer before has too; 0 for a first one.
+        change: Mean absolute difference of their log-probabilities since then; None without any in common.
+    """
+
+    model: str
+    version: int
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    common: int = 0
+    change: float | None = None
+
+
 class Gateway(Protocol):
     """A running gateway. Safe to use from any thread's event loop.
 
@@ -114,6 +133,11 @@ class Gateway(Protocol):
     """
 
     base_url: str
+
+    @property
+    def canaries(self) -> Sequence[CanaryScore]:
+        """What the canary found around the last changes of weights, oldest first; up to date while paused."""
+        ...
 
     async def start(self) -> None:
         """Binds and serves in a thread of its own.

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from agentlightning.testing._algorithm_contract import AlgorithmContract
     from agentlightning.testing._episode_builder import EpisodeBuilder
     from agentlightning.testing._fault_proxy import FaultProxy, Faults
+    from agentlightning.testing._framework_contract import FrameworkContract
     from agentlightning.testing._manual_clock import ManualClock
     from agentlightning.testing._scripted_answer import (
         ScriptedAnswer,
@@ -30,6 +31,7 @@ __all__ = [
     "EpisodeBuilder",
     "FaultProxy",
     "Faults",
+    "FrameworkContract",
     "InMemoryEngine",
     "InMemoryLearner",
     "InMemoryTrainingContext",
@@ -52,6 +54,7 @@ _MODULES = {
     "EpisodeBuilder": "_episode_builder",
     "FaultProxy": "_fault_proxy",
     "Faults": "_fault_proxy",
+    "FrameworkContract": "_framework_contract",
     "InMemoryEngine": "_training",
     "InMemoryLearner": "_training",
     "InMemoryTrainingContext": "_training",

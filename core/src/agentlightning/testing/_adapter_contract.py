@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -16,25 +16,33 @@ from agentlightning import semconv
 from agentlightning.agents import Adapter
 from agentlightning.capture import Endpoint, RolloutContext, in_rollout, install_tracing
 from agentlightning.testing._scripted_answer import ScriptedAnswer, ScriptedFault, ScriptedReply
-from agentlightning.testing._scripted_llm import ScriptedLLM
+from agentlightning.testing._scripted_llm import Script, ScriptedLLM
 from agentlightning.testing._scripted_wire import ScriptedRequest
-from agentlightning.types import Json, Mode, Span, SpanStatus
+from agentlightning.types import Json, Mode, Resource, Span, SpanStatus
 
 USER_KEY = "users-own-key"
 USER_MODEL = "users-own-model"
 RUNS = 16
 
 
-class _ListSink:
+class ListSink:
+    """Keeps the spans of a rollout."""
+
     def __init__(self) -> None:
         self.spans: list[Span] = []
 
     def add(self, span: Span) -> None:
+        """Takes a span."""
         self.spans.append(span)
 
     @property
     def chats(self) -> list[Span]:
-        return [span for span in self.spans if span.operation == semconv.OPERATION_CHAT]
+        """Its model calls."""
+        return self.of(semconv.OPERATION_CHAT)
+
+    def of(self, operation: str) -> list[Span]:
+        """Its spans of an operation, in the order of their ends."""
+        return [span for span in self.spans if span.operation == operation]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +59,15 @@ class AdapterStage:
     provider: TracerProvider
     own: ScriptedLLM
     gateway: ScriptedLLM
-    sink: _ListSink
+    sink: ListSink
 
-    def rollout(self, name: str = "a", *, sink: _ListSink | None = None) -> RolloutContext:
+    def rollout(
+        self,
+        name: str = "a",
+        *,
+        sink: ListSink | None = None,
+        resources: Mapping[str, Resource] | None = None,
+    ) -> RolloutContext:
         """A rollout with an endpoint."""
         endpoint = Endpoint(base_url=self.gateway.base_url, api_key=f"key-{name}", model="gateways-model")
         return RolloutContext(
@@ -62,6 +76,7 @@ class AdapterStage:
             mode=Mode.TRAIN,
             sink=sink or self.sink,
             endpoint=endpoint,
+            resources=resources or {},
         )
 
 
@@ -157,7 +172,7 @@ class AdapterContract:
     async def test_concurrent_rollouts_do_not_mix(self) -> None:
         """Sixteen in one process, several calls each: everyone's key, spans and answers are their own."""
         with self.stage() as stage:
-            sinks = [_ListSink() for _ in range(RUNS)]
+            sinks = [ListSink() for _ in range(RUNS)]
 
             async def run(number: int) -> list[str]:
                 with in_rollout(stage.rollout(str(number), sink=sinks[number])):
@@ -271,8 +286,8 @@ class AdapterContract:
         assert adapter.tunables(object()) == []
 
     @contextmanager
-    def stage(self, reply: ScriptedReply | None = None) -> Iterator[AdapterStage]:
-        """An instrumented process. `reply` is what the rollout's endpoint always answers."""
+    def stage(self, reply: ScriptedReply | Script | None = None) -> Iterator[AdapterStage]:
+        """An instrumented process. `reply` is what the rollout's endpoint always answers, or a function of requests."""
         provider = TracerProvider()
         install_tracing(provider)
         adapter = self.make_adapter()
@@ -280,7 +295,7 @@ class AdapterContract:
             adapter.instrument(provider)
             try:
                 yield AdapterStage(
-                    adapter=adapter, provider=provider, own=own, gateway=gateway, sink=_ListSink()
+                    adapter=adapter, provider=provider, own=own, gateway=gateway, sink=ListSink()
                 )
             finally:
                 adapter.uninstrument()
@@ -295,11 +310,12 @@ class AdapterContract:
 
 
 @contextmanager
-def _servers(reply: ScriptedReply | None = None) -> Iterator[tuple[ScriptedLLM, ScriptedLLM]]:
+def _servers(reply: ScriptedReply | Script | None = None) -> Iterator[tuple[ScriptedLLM, ScriptedLLM]]:
     def echo(name: str) -> ScriptedLLM:
         return ScriptedLLM(lambda request: ScriptedAnswer(text=f"{name}: {_asked(request)}"))
 
-    gateway = echo("gateway") if reply is None else ScriptedLLM(lambda _: reply)
+    script = reply if callable(reply) else lambda _: reply
+    gateway = echo("gateway") if reply is None else ScriptedLLM(script)
     with echo("own") as own, gateway:
         yield own, gateway
 

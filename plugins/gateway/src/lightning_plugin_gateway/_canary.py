@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from agentlightning.gateway import CanaryScore
 from lightning_plugin_gateway._errors import ApiError
 from lightning_plugin_gateway._gate import Gate
 from lightning_plugin_gateway._request import Body
@@ -19,25 +20,6 @@ _QUESTION = [{"role": "user", "content": "Count from one to five."}]
 _TOKENS = 8
 _TIMEOUT_S = 60.0
 _KEPT = 64
-
-
-class CanaryScore(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model answered to the fixed question, at temperature 0.
-
-    Attributes:
-        version: Policy version that answered.
-        token_ids: The answer.
-        logprobs: Log-probability of each of its tokens.
-        common: Leading tokens that the answer before has too; 0 for a first one.
-        change: Mean absolute difference of their log-probabilities since then; None without any in common.
-    """
-
-    model: str
-    version: int
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    common: int = 0
-    change: float | None = None
 
 
 class Canary:

@@ -9,10 +9,9 @@ from typing import TypeVar
 
 from agentlightning.credentials import KeyRing
 from agentlightning.errors import GatewayError
-from agentlightning.gateway import AttemptGrant, GatewayConfig, Upstream
+from agentlightning.gateway import AttemptGrant, CanaryScore, GatewayConfig, Upstream
 from agentlightning.store import Store
 from lightning_plugin_gateway._app import GatewayApp
-from lightning_plugin_gateway._canary import CanaryScore
 from lightning_plugin_gateway._live import LiveStatus
 from lightning_plugin_gateway._server import ServerThread
 from lightning_plugin_gateway._service import Service, own_keys

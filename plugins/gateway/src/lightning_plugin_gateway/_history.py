@@ -12,7 +12,6 @@ from agentlightning.errors import StoreError
 from agentlightning.store import SpanQuery, Store
 from agentlightning.types import Span
 from lightning_plugin_gateway._errors import ApiError
-from lightning_plugin_gateway._record import NATIVE_REQUEST
 from lightning_plugin_gateway._request import Body
 from lightning_plugin_gateway.wires.responses import Responses
 
@@ -92,7 +91,7 @@ async def _find(response_id: str, *, store: Store, attempt_id: str) -> Span | No
 
 
 def _recorded(span: Span) -> list[Body] | None:
-    request = span.attributes.get(NATIVE_REQUEST)
+    request = span.attributes.get(semconv.NATIVE_REQUEST)
     asked, said = (span.attributes.get(name) for name in (semconv.INPUT_MESSAGES, semconv.OUTPUT_MESSAGES))
     if not isinstance(asked, list) or not isinstance(said, list) or not said:
         return None

@@ -14,10 +14,6 @@ from lightning_plugin_gateway._errors import ApiError
 from lightning_plugin_gateway._request import Body
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
-NATIVE_REQUEST = "agl.native.request"
-"""Attribute with the client's request in its own wire, where that is not chat completions."""
-REQUEST_DIGEST = "agl.request.digest"
-"""Attribute with a digest of the request's exact bytes, by which a retry finds its answer."""
 _CANCELLED = "the client left before the end of the answer"
 _LONGEST_ERROR = 2000
 
@@ -120,8 +116,9 @@ class CallRecord:
             semconv.INPUT_MESSAGES: self.chat.get("messages"),
             semconv.TOOL_DEFINITIONS: self.chat.get("tools"),
             semconv.RESPONSE_ID: self.response_id or completion.get("id"),
-            NATIVE_REQUEST: self.asked if self.wire != "chat" else None,
-            REQUEST_DIGEST: self.digest,
+            # as the client wrote it, where that is not a chat completion
+            semconv.NATIVE_REQUEST: self.asked if self.wire != "chat" else None,
+            semconv.REQUEST_DIGEST: self.digest,
             semconv.RESPONSE_MODEL: completion.get("model"),
             semconv.FINISH_REASONS: [choice.get("finish_reason") for choice in choices] or None,
             semconv.OUTPUT_MESSAGES: [choice.get("message") for choice in choices] or None,

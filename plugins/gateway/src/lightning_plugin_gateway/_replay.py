@@ -8,7 +8,6 @@ from agentlightning import semconv
 from agentlightning.errors import StoreError
 from agentlightning.store import SpanQuery, Store
 from agentlightning.types import Json, Span, SpanStatus
-from lightning_plugin_gateway._record import REQUEST_DIGEST
 from lightning_plugin_gateway._request import Body
 from lightning_plugin_gateway.wires._wire import Wire
 
@@ -28,7 +27,7 @@ async def recorded_answer(digest: str, *, store: Store, attempt_id: str) -> Span
         except StoreError:
             return None
         for span in page.items:
-            if span.attributes.get(REQUEST_DIGEST) == digest and span.status is SpanStatus.OK:
+            if span.attributes.get(semconv.REQUEST_DIGEST) == digest and span.status is SpanStatus.OK:
                 return span
         cursor = page.cursor
         if cursor is None:

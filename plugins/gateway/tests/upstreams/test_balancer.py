@@ -64,6 +64,20 @@ async def test_newcomers_do_not_overtake_those_in_line() -> None:
     assert order == [1, 2, 3]
 
 
+async def test_a_probe_that_leaves_without_a_verdict_makes_way_for_the_next() -> None:
+    balancer = made("a", policy=HttpPolicy(trip_after=1, cooldown_s=0.001, longest_wait_s=60.0))
+    lease = await balancer.enter(b"1")
+    lease.failed("it broke")
+    lease.close()
+    probe = await balancer.enter(b"1")
+    waiting = asyncio.create_task(balancer.enter(b"2"))
+    while not balancer.waiting:
+        await asyncio.sleep(0)
+    probe.close()
+    assert (await asyncio.wait_for(waiting, 5)).url == "a"
+    balancer.close()
+
+
 @pytest.mark.parametrize("seed", range(12))
 async def test_whatever_happens_limits_hold_and_nobody_waits_while_a_server_has_room(seed: int) -> None:
     rng = random.Random(seed)

@@ -69,8 +69,8 @@ def test_old_failures_do_not_count() -> None:
     for _ in range(20):
         succeed(breaker)
         fail(breaker)
+        assert breaker.state is BreakerState.CLOSED
         clock.now += 4
-    assert breaker.state is BreakerState.CLOSED
 
 
 def test_after_its_cool_down_one_call_is_let_through_and_decides() -> None:
@@ -123,6 +123,18 @@ def test_a_call_from_before_it_opened_decides_nothing(verdict: object) -> None:
     clock.now += 1
     verdict(breaker, old)  # type: ignore[operator]
     assert breaker.state is BreakerState.HALF_OPEN
+
+
+def test_an_answer_from_before_it_opened_breaks_no_row_of_failures() -> None:
+    breaker, clock = made()
+    old = breaker.enter()
+    fail(breaker, 3)
+    clock.now += 1
+    succeed(breaker)
+    fail(breaker, 2)
+    breaker.succeeded(old)
+    fail(breaker)
+    assert breaker.state is BreakerState.OPEN
 
 
 class AnyOrder(RuleBasedStateMachine):

@@ -137,7 +137,7 @@ async def test_an_answer_that_stops_midway_is_given_up(
     sent = event_stream(FIRST, close=False) if stream else reply(answer("good"))[:-3]
     async with (
         servers([(sent, "stall")]) as (server,),
-        opened(server.url, policy=patience(silence_s=0.05)) as model,
+        opened(server.url, policy=patience(silence_s=0.05, first_byte_s=60.0)) as model,
     ):
         with pytest.raises(ApiError, match="not a byte in 0.05 s") as caught:
             if stream:
@@ -159,6 +159,21 @@ async def test_a_client_that_reads_slowly_is_not_taken_for_a_silent_upstream(
                 seen.append(event)
                 await asyncio.sleep(0.06)
     assert len(seen) == 2
+
+
+async def test_an_upstream_that_falls_silent_behind_a_slow_client_is_given_up(
+    servers: Servers, opened: Opened
+) -> None:
+    policy = patience(silence_s=0.03, first_byte_s=60.0, total_s=60.0)
+    async with (
+        servers([(event_stream(FIRST, close=False), "stall")]) as (server,),
+        opened(server.url, policy=policy) as model,
+    ):
+        stream = model.stream("chat", HELLO, route=route())
+        await anext(stream)
+        await asyncio.sleep(0.1)
+        with pytest.raises(ApiError, match="fell silent"):
+            await asyncio.wait_for(anext(stream), 5)
 
 
 @pytest.mark.parametrize("begun", [False, True])

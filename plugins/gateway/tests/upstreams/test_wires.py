@@ -102,7 +102,10 @@ async def test_a_stream_ends_at_its_own_end(servers: Servers, opened: Opened, ca
         assert model.status().in_flight == 0
 
 
-async def test_a_stream_that_goes_on_after_its_end_is_left(servers: Servers, opened: Opened) -> None:
+async def test_a_stream_that_goes_on_after_its_end_is_left(
+    servers: Servers, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_plugin_gateway.upstreams._server._REST_S", 1000.0)
     endless = event_stream(*data('{"choices": []}', "[DONE]"), *[b": more\n" * 2000] * 20, close=False)
     async with servers([(endless, "stall")]) as (server,), opened(server.url) as model:
         assert len(await read(model, "chat")) == 1
@@ -119,6 +122,17 @@ async def test_a_connection_serves_one_call_after_the_other(servers: Servers, op
             await model.call("chat", HELLO, route=route())
             await read(model, "chat")
         assert (len(server.requests), server.connections) == (10, 1)
+
+
+async def test_a_stream_whose_body_ends_after_its_last_event_leaves_its_connection_too(
+    servers: Servers, opened: Opened
+) -> None:
+    ending = event_stream(*data('{"choices": []}', "[DONE]"), close=False)
+    async with servers(lambda _: (ending, "end")) as (server,), opened(server.url) as model:
+        for _ in range(20):
+            await read(model, "chat")
+            await asyncio.sleep(0.002)
+        assert server.connections < 10
 
 
 ERRORS: Sequence[tuple[str, str, int]] = [

@@ -52,7 +52,8 @@ class RawServer:
     """Answers each request with bytes; what `script` returns is sent as it is.
 
     Attributes:
-        script: Bytes to send, or None to send nothing; then `after`: keep the connection, close, reset or stall.
+        script: Bytes to send, or None to send nothing; then `after`: keep the connection, end
+            a chunked body and keep it, close, reset or stall.
         requests: Head and body of each request.
         connections: Opened so far.
         left: Set whenever a client has left a stalled answer.
@@ -111,6 +112,10 @@ class RawServer:
         await writer.drain()
         if after == "reset":
             writer.transport.abort()
+        elif after == "end":
+            await asyncio.sleep(0)  # a write of its own
+            writer.write(b"0\r\n\r\n")
+            return True
         elif after == "stall":
             self.in_flight += 1
             try:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from lightning_plugin_gateway.turns._builder import PreparedTurn, TurnBuilder
 from lightning_plugin_gateway.turns._conversation import Conversation
-from lightning_plugin_gateway.turns._label import COMMON, TURN, TurnLabel
+from lightning_plugin_gateway.turns._label import TurnLabel
 from lightning_plugin_gateway.turns._memory import Turn, TurnMemory
 from lightning_plugin_gateway.turns._renderer import Renderer
 from lightning_plugin_gateway.turns._splice import Splice, Splicer
 
 __all__ = [
-    "COMMON",
-    "TURN",
     "Conversation",
     "PreparedTurn",
     "Renderer",

@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
+from agentlightning import semconv
 from agentlightning.gateway import HttpUpstream, Upstream
 from agentlightning.types import Json, TokenRecord, pack_ints
 from lightning_plugin_gateway.turns._conversation import Conversation
-from lightning_plugin_gateway.turns._label import COMMON, TURN, TurnLabel
+from lightning_plugin_gateway.turns._label import TurnLabel
 from lightning_plugin_gateway.turns._memory import Turn, TurnMemory, common_ids
 from lightning_plugin_gateway.turns._server import objects
 from lightning_plugin_gateway.turns._target import ServerTarget, Target, target_of
@@ -214,12 +215,12 @@ def _labels(prepared: PreparedTurn, prompt: bytes, memory: TurnMemory) -> dict[s
     turn = prepared.turn
     if turn is None:
         if not prepared.rewritten:
-            return {TURN: TurnLabel.FIRST.value}
-        return {TURN: TurnLabel.REWRITTEN.value, COMMON: memory.common(prompt)}
+            return {semconv.TURN: TurnLabel.FIRST.value}
+        return {semconv.TURN: TurnLabel.REWRITTEN.value, semconv.TURN_COMMON: memory.common(prompt)}
     if not prompt:
         return {}
     common = common_ids(turn.ids, prompt)
-    return {TURN: _label(prepared, turn, prompt, common=common).value, COMMON: common}
+    return {semconv.TURN: _label(prepared, turn, prompt, common=common).value, semconv.TURN_COMMON: common}
 
 
 def _label(prepared: PreparedTurn, turn: Turn, prompt: bytes, *, common: int) -> TurnLabel:

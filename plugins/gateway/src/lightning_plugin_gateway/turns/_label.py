@@ -1,15 +1,8 @@
-"""What a span says of the turn that it is."""
+"""What a span says of the turn that it is, as `agl.turn`; `agl.turn.common` counts the leading ids in common."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
-
-TURN: Final = "agl.turn"
-"""Span attribute: how the call's prompt goes on from an earlier call of its attempt, a `TurnLabel`."""
-
-COMMON: Final = "agl.turn.common"
-"""Span attribute: leading ids that the prompt has in common with the earlier call's prompt and answer."""
 
 
 class TurnLabel(StrEnum):

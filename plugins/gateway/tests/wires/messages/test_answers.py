@@ -180,20 +180,45 @@ def test_usage_that_nobody_can_read_is_zero(usage: Any) -> None:
         "null",
         "{} trailing",
         '{"a": NaN}',
-        '{"_invalid_json": "x"}',
-        '{"_invalid_json":"{\\"_invalid_json\\": \\"x\\"}"}',
+        '{"_raw_arguments": "x"}',
+        '{"_raw_arguments":"{\\"_raw_arguments\\": \\"x\\"}"}',
         '{"a": 1e999}',
         '{"a":' * 5000,
+        '{"a":' * 900 + "1" + "}" * 900,
+        '{"a": ["\\u0000"]}',
+        '{"\\u0000": 1}',
+        '{"a": ' + "9" * 5000 + "}",
     ],
 )
 def test_arguments_that_are_no_object_are_kept_to_the_byte(arguments: str) -> None:
     found = answer({"tool_calls": [call(arguments)]}, "tool_calls")
-    assert found["content"][0]["input"] == {"_invalid_json": arguments}
+    assert found["content"][0]["input"] == {"_raw_arguments": arguments}
     assert WIRE.completion(found)["choices"][0]["message"]["tool_calls"] == [call(arguments)]
     turn = [*REQUEST["messages"], {"role": "assistant", "content": found["content"]}, *REQUEST["messages"]]
     (said,) = WIRE.to_chat({**REQUEST, "messages": turn})["messages"][1:2]
     assert said["tool_calls"] == [call(arguments)]
     assert WIRE.from_chat({"model": "m", "messages": [said]})["messages"][0]["content"] == found["content"]
+
+
+def test_a_member_of_that_name_among_others_is_one_like_any() -> None:
+    found = answer({"tool_calls": [call('{"_raw_arguments":"x","b":1}')]}, "tool_calls")
+    assert found["content"][0]["input"] == {"_raw_arguments": "x", "b": 1}
+    assert WIRE.completion(found)["choices"][0]["message"]["tool_calls"] == [
+        call('{"_raw_arguments":"x","b":1}')
+    ]
+
+
+def test_what_only_looks_like_a_nul_is_none() -> None:
+    (use,) = answer({"tool_calls": [call('{"a": "\\\\u0000"}')]}, "tool_calls")["content"]
+    assert use["input"] == {"a": "\\u0000"}
+
+
+def test_arguments_that_come_back_are_those_that_a_request_can_hold() -> None:
+    for depth in (40, 48, 49, 63):
+        (use,) = answer({"tool_calls": [call('{"a":' * depth + "1" + "}" * depth)]}, "tool_calls")["content"]
+        turn = [*REQUEST["messages"], {"role": "assistant", "content": [use]}, *REQUEST["messages"]]
+        WIRE.parse(json.dumps({**REQUEST, "messages": turn}).encode())
+        assert ("_raw_arguments" in use["input"]) == (depth > 48)
 
 
 @pytest.mark.parametrize("arguments", ["", "  \n", "{}"])

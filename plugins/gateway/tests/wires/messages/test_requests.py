@@ -470,11 +470,11 @@ def test_signed_reasoning_goes_back_to_its_maker_and_unsigned_does_not() -> None
         {"type": "thinking", "thinking": "hm", "signature": "c2ln"},
         {"type": "redacted_thinking", "data": "x"},
     ]
+    unsigned = {"type": "thinking", "thinking": "hm", "signature": ""}
     said = {"role": "assistant", "content": "yes", "reasoning_content": "hm"}
     ask = {"role": "user", "content": "?"}
-    native = WIRE.from_chat(
-        {"model": "m", "messages": [ask, {**said, "thinking_blocks": kept}, ask, said, ask]}
-    )
+    signed = {**said, "thinking_blocks": [*kept, unsigned]}
+    native = WIRE.from_chat({"model": "m", "messages": [ask, signed, ask, said, ask]})
     assert native["messages"][1]["content"] == [*kept, text("yes")]
     assert native["messages"][3]["content"] == "yes"
 

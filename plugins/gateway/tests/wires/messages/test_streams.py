@@ -207,11 +207,17 @@ def test_a_name_may_come_in_pieces() -> None:
     assert message(events)["content"][0]["name"] == "look_up"
 
 
-@pytest.mark.parametrize("arguments", ['{"a": ', "no", "[1]", '{"_invalid_json": "x"}', "{} {}"])
+@pytest.mark.parametrize("arguments", ['{"a": ', "no", "[1]", '{"_raw_arguments": "x"}', "{} {}"])
 def test_arguments_that_are_no_object_come_as_one(arguments: str) -> None:
     pieces = [chunk(part(0, piece)) for piece in arguments]
     events = written(chunk(part(0, id="c", name="f")), *pieces, chunk({}, "tool_calls"))
-    assert message(events)["content"][0]["input"] == {"_invalid_json": arguments}
+    assert message(events)["content"][0]["input"] == {"_raw_arguments": arguments}
+
+
+@pytest.mark.parametrize("arguments", ["", " \n"])
+def test_no_arguments_come_as_an_empty_object(arguments: str) -> None:
+    events = written(chunk(part(0, arguments, id="c", name="f")), chunk({}, "tool_calls"))
+    assert ("input_json_delta", 0, "{}") in spoken(events)
 
 
 def test_a_client_may_take_arguments_as_they_are_written() -> None:

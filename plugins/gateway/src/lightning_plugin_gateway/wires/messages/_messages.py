@@ -27,6 +27,9 @@ class Messages:
     What only one side has is refused by name if it changes what is asked. Not told in translation: caching, citations
     of texts, the order of texts and calls within one turn of the assistant's, reasoning that another server has
     hidden or signed, a chat request's seed, names of authors, and details of images.
+
+    Arguments of a tool call that are no JSON object, as a small model may write them, are answered as an `input` of
+    one member, `_raw_arguments`, and are that text again when the call comes back.
     """
 
     name = "messages"

@@ -14,7 +14,7 @@ from lightning_plugin_gateway.wires.messages._refusals import (
     required_text,
 )
 from lightning_plugin_gateway.wires.messages._results import native_result
-from lightning_plugin_gateway.wires.messages._thinking import kept_blocks
+from lightning_plugin_gateway.wires.messages._thinking import is_foreign, kept_blocks
 
 _SYSTEM = ("system", "developer")
 _ROLES = (*_SYSTEM, "user", "assistant", "tool")
@@ -76,7 +76,7 @@ def _spoken(message: Body, *, where: str) -> Json:
     said, refusal = message.get("content"), as_text(message.get("refusal"))
     content: Json = "" if said is None else native_content(said, where=where)
     calls = message.get("tool_calls")
-    blocks: list[Json] = [*kept_blocks(message)]
+    blocks: list[Json] = [block for block in kept_blocks(message) if is_foreign(block)]
     if isinstance(content, str) and not blocks and not calls:
         return content + refusal
     spoken = content if isinstance(content, list) else [{"type": "text", "text": content}] if content else []

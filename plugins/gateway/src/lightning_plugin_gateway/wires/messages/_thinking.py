@@ -56,8 +56,9 @@ def thinking_blocks(message: Body, *, omitted: bool) -> list[Body]:
 
 
 def kept_blocks(message: Body) -> list[Body]:
-    """Blocks that another server has signed, as a chat message keeps them."""
-    return [block for block in map(_clean, as_objects(message.get(BLOCKS))) if block]
+    """Blocks that a chat message keeps, if another server has signed one."""
+    blocks = [block for block in map(_clean, as_objects(message.get(BLOCKS))) if block]
+    return blocks if any(map(is_foreign, blocks)) else []
 
 
 def text_of(block: Body) -> str:
