@@ -28,4 +28,4 @@ def test_a_row_ends_with_one_line_of_json(python: Python) -> None:
 def test_an_unknown_row_is_refused_with_the_names_there_are(python: Python) -> None:
     done = python(BENCHMARKS, "imprt")
     assert done.returncode == 2
-    assert "no row is called imprt; there are: import" in done.stderr
+    assert "no row is called imprt; there are: capture" in done.stderr

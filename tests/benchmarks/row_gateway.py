@@ -217,7 +217,7 @@ def _told(cells: Mapping[str, Cell]) -> dict[str, object]:
 
 def _summary(costs: list[Cost], direct: list[Cost]) -> dict[str, object]:
     told: dict[str, object] = {"cpu_s": asdict(Spread.of([one.cpu_s for one in costs], digits=3))}
-    for name in ("per_s", "p50_ms", "p99_ms", "first_p50_ms", "first_p99_ms"):
+    for name in ("per_s", "p50_ms", "p99_ms", "first_p50_ms", "first_p99_ms", "resident_mib"):
         told[name] = round(_median(costs, name), 2)
     for name in ("p50_ms", "p99_ms", "first_p50_ms"):
         told[f"added_{name}"] = round(_median(costs, name) - _median(direct, name), 2)

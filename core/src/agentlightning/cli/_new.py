@@ -60,7 +60,8 @@ def write_package(kind: str, name: str, *, folder: Path) -> list[str]:
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"{name!r} cannot be a package's name; take lower-case letters, digits and single hyphens, such as my-{kind}"
+            f"{name!r} cannot be a package's name; take lower-case letters, digits and single hyphens, "
+            f"such as my-{kind}"
         )
     words = name.split("-")
     values = {"name": name, "module": "_".join(words), "title": "".join(map(str.capitalize, words))}

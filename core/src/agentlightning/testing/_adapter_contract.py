@@ -120,7 +120,7 @@ class AdapterContract:
 
     async def test_results_keep_their_type_and_content(self) -> None:
         """In a rollout, out of one, and without the adapter."""
-        with _servers() as (own, _):
+        with servers() as (own, _):
             plain = await self.ask(own.base_url, "hi")
         with self.stage() as stage:
             outside = await self.ask(stage.own.base_url, "hi")
@@ -238,10 +238,10 @@ class AdapterContract:
     async def test_exceptions_come_out_as_they_are(self) -> None:
         """The framework's own, with its message; the span says so."""
         fault = ScriptedFault(status=400, message="no such thing")
-        with _servers(fault) as (_, server):
-            plain = await self._failure(server.base_url)
+        with servers(fault) as (_, server):
+            plain = await self.failure(server.base_url)
         with self.stage(fault) as stage, in_rollout(stage.rollout()):
-            seen = await self._failure(stage.own.base_url)
+            seen = await self.failure(stage.own.base_url)
         assert (type(seen), str(seen)) == (type(plain), str(plain))
         (chat,) = stage.sink.chats
         assert chat.status is SpanStatus.ERROR
@@ -291,7 +291,7 @@ class AdapterContract:
         provider = TracerProvider()
         install_tracing(provider)
         adapter = self.make_adapter()
-        with _servers(reply) as (own, gateway):
+        with servers(reply) as (own, gateway):
             adapter.instrument(provider)
             try:
                 yield AdapterStage(
@@ -301,7 +301,8 @@ class AdapterContract:
                 adapter.uninstrument()
                 provider.shutdown()
 
-    async def _failure(self, base_url: str) -> Exception:
+    async def failure(self, base_url: str) -> Exception:
+        """What `ask` raises."""
         try:
             await self.ask(base_url, "hi")
         except Exception as error:  # noqa: BLE001 - whatever the framework raises
@@ -310,14 +311,19 @@ class AdapterContract:
 
 
 @contextmanager
-def _servers(reply: ScriptedReply | Script | None = None) -> Iterator[tuple[ScriptedLLM, ScriptedLLM]]:
+def servers(reply: ScriptedReply | Script | None = None) -> Iterator[tuple[ScriptedLLM, ScriptedLLM]]:
+    """The user's own model server and the one of rollouts; the latter always answers `reply`, if that is given."""
+
     def echo(name: str) -> ScriptedLLM:
         return ScriptedLLM(lambda request: ScriptedAnswer(text=f"{name}: {_asked(request)}"))
 
-    script = reply if callable(reply) else lambda _: reply
-    gateway = echo("gateway") if reply is None else ScriptedLLM(script)
+    gateway = echo("gateway") if reply is None else ScriptedLLM(_script(reply))
     with echo("own") as own, gateway:
         yield own, gateway
+
+
+def _script(reply: ScriptedReply | Script) -> Script:
+    return reply if callable(reply) else lambda _: reply
 
 
 async def _done(asking: object) -> object:

@@ -20,8 +20,17 @@ import pytest
 from agentlightning import semconv
 from agentlightning.agents import Tunable, TunableKind
 from agentlightning.capture import RolloutContext, in_rollout
-from agentlightning.pipeline import Join, Transitions
-from agentlightning.testing._adapter_contract import RUNS, AdapterContract, AdapterStage, ListSink
+from agentlightning.pipeline._join import Join
+from agentlightning.pipeline._transitions import Transitions
+from agentlightning.testing._adapter_contract import (
+    RUNS,
+    USER_KEY,
+    USER_MODEL,
+    AdapterContract,
+    AdapterStage,
+    ListSink,
+    servers,
+)
 from agentlightning.testing._episode_builder import EpisodeBuilder
 from agentlightning.testing._scripted_answer import (
     ScriptedAnswer,
@@ -29,6 +38,7 @@ from agentlightning.testing._scripted_answer import (
     ScriptedReply,
     ScriptedToolCall,
 )
+from agentlightning.testing._scripted_llm import Script
 from agentlightning.testing._scripted_wire import ScriptedRequest
 from agentlightning.types import (
     Experience,
@@ -41,25 +51,17 @@ from agentlightning.types import (
     Transition,
 )
 
-AGENT: Final = "assistant"
-PROMPT: Final = "You are a careful assistant."
-TOOL: Final = "add"
-TOOL_DESCRIPTION: Final = "Adds two whole numbers."
+_PROMPT: Final = "You are a careful assistant."
+_DESCRIPTION: Final = "Adds two whole numbers."
 _NEW: Final = "You are a bold assistant, number"
 _TOOL_RESULTS: Final = ('"role":"tool"', '"function_call_output"', '"tool_result"')
 
 _PRINT_HOOKS: Final = """
 import importlib, json, sys
 specs = importlib.import_module(sys.argv[1]).agl_register_adapters()
-print(json.dumps([[spec.name, spec.target, spec.module, spec.module.partition(".")[0] in sys.modules] for spec in specs]))
+imported = {spec.name: spec.module.partition(".")[0] in sys.modules for spec in specs}
+print(json.dumps([[spec.name, spec.target, spec.module, imported[spec.name]] for spec in specs]))
 """
-
-
-def add(a: int, b: int) -> int:
-    """Adds two whole numbers."""
-    if a == 0:
-        raise ValueError("zero is not added")
-    return a + b
 
 
 class FrameworkContract(AdapterContract):
@@ -67,12 +69,22 @@ class FrameworkContract(AdapterContract):
 
     Attributes:
         hooks: Module of its entry point.
+        agent_name: Name of the agent that `make_agent` makes.
+        prompt: Its system prompt.
+        tool_description: What it tells the model of its tool.
+        user_key: The key of its client.
+        user_model: The model that it asks for.
         prompt_kind: What the framework calls a system prompt.
         team: Names of the agents of `make_team`, in the order of their calls; empty if the framework has no teams.
         team_replies: What the model answers them, in that order.
     """
 
     hooks: ClassVar[str]
+    agent_name: ClassVar[str] = "assistant"
+    prompt: ClassVar[str] = _PROMPT
+    tool_description: ClassVar[str] = _DESCRIPTION
+    user_key: ClassVar[str] = USER_KEY
+    user_model: ClassVar[str] = USER_MODEL
     prompt_kind: ClassVar[TunableKind] = TunableKind.SYSTEM_PROMPT
     team: ClassVar[Sequence[str]] = ()
     team_replies: ClassVar[Sequence[ScriptedReply]] = ()
@@ -80,11 +92,17 @@ class FrameworkContract(AdapterContract):
     def make_agent(self, base_url: str) -> AbstractAsyncContextManager[object]:
         """Makes an agent object, and closes what it holds open.
 
-        It is named `AGENT` where the framework names agents, its system prompt is `PROMPT`, and it has one tool: the
-        function `add` of this module, described as `TOOL_DESCRIPTION`. Its client has `base_url`, `USER_KEY` and
-        `USER_MODEL`, and does not retry.
+        It has `agent_name`, `prompt` and one tool: the method `add`, described as `tool_description`. Its client has
+        `base_url`, `user_key` and `user_model`, and does not retry.
         """
         raise NotImplementedError
+
+    @staticmethod
+    def add(a: int, b: int) -> int:
+        """Adds two whole numbers."""
+        if a == 0:
+            raise ValueError("zero is not added")
+        return a + b
 
     def make_team(self, base_url: str) -> AbstractAsyncContextManager[object]:
         """Makes an object of several agents that call the model in the order of `team`."""
@@ -123,7 +141,7 @@ class FrameworkContract(AdapterContract):
             async with self.make_agent(stage.own.base_url) as agent:
                 await self.play(stage, agent, stage.rollout())
         (chat,) = stage.sink.chats
-        assert agent_of(chat, stage.sink.spans) == AGENT
+        assert agent_of(chat, stage.sink.spans) == self.agent_name
 
     async def test_a_tools_use_is_a_span(self) -> None:
         """With its name, arguments and result, below the agent that used it."""
@@ -131,10 +149,10 @@ class FrameworkContract(AdapterContract):
             async with self.make_agent(stage.own.base_url) as agent:
                 output = await self.play(stage, agent, stage.rollout())
         (tool,) = stage.sink.of(semconv.OPERATION_TOOL)
-        assert tool.attributes[semconv.TOOL_NAME] == TOOL
+        assert tool.attributes[semconv.TOOL_NAME] == "add"
         assert _data(tool.attributes[semconv.TOOL_CALL_ARGUMENTS]) == {"a": 2, "b": 3}
         assert "5" in json.dumps(tool.attributes[semconv.TOOL_CALL_RESULT])
-        assert agent_of(tool, stage.sink.spans) == AGENT
+        assert agent_of(tool, stage.sink.spans) == self.agent_name
         assert len(stage.sink.chats) == 2
         assert "the sum" in json.dumps(output)
 
@@ -166,7 +184,7 @@ class FrameworkContract(AdapterContract):
                 await self.play(stage, agent, stage.rollout())
             requests = stage.gateway.requests
         found = transitions_of(stage.sink.spans, requests)
-        assert [transition.agent for transition in found] == [AGENT, AGENT]
+        assert [transition.agent for transition in found] == [self.agent_name] * 2
         assert [_number(transition) for transition in found] == [0, 1]
 
     async def test_runs_of_one_agent_at_once_keep_their_calls(self) -> None:
@@ -177,15 +195,16 @@ class FrameworkContract(AdapterContract):
                 await asyncio.gather(*(self.play(stage, agent, context) for _ in range(4)))
         spans = stage.sink.spans
         runs = [span for span in stage.sink.of(semconv.OPERATION_AGENT) if not _inside_agent(span, spans)]
-        below = [
-            Counter(span.operation for span in spans if run in _above(span, spans)) for run in runs
-        ]
+        below = [Counter(span.operation for span in spans if run in _above(span, spans)) for run in runs]
         assert [(one[semconv.OPERATION_CHAT], one[semconv.OPERATION_TOOL]) for one in below] == [(2, 1)] * 4
 
     async def test_tunables_have_stable_unique_names(self) -> None:
         """The same for an equal agent; each says where it was found."""
         adapter = self.make_adapter()
-        async with self.make_agent("http://127.0.0.1:9/v1") as agent, self.make_agent("http://127.0.0.1:9/v1") as equal:
+        async with (
+            self.make_agent("http://127.0.0.1:9/v1") as agent,
+            self.make_agent("http://127.0.0.1:9/v1") as equal,
+        ):
             found = adapter.tunables(agent)
             assert [one.name for one in found] == [one.name for one in adapter.tunables(equal)]
         assert len({one.name for one in found}) == len(found)
@@ -195,8 +214,10 @@ class FrameworkContract(AdapterContract):
         """Its system prompt, and what it tells the model of its tool."""
         async with self.make_agent("http://127.0.0.1:9/v1") as agent:
             found = self.make_adapter().tunables(agent)
-        assert PROMPT in [one.value for one in found if one.kind is self.prompt_kind]
-        assert TOOL_DESCRIPTION in [one.value for one in found if one.kind is TunableKind.TOOL_DESCRIPTION]
+        assert self.prompt in [one.value for one in found if one.kind is self.prompt_kind]
+        assert self.tool_description in [
+            one.value for one in found if one.kind is TunableKind.TOOL_DESCRIPTION
+        ]
 
     async def test_prompts_of_a_rollout_reach_its_model(self) -> None:
         """The prompt and the tool's description, instead of the agent's own."""
@@ -211,52 +232,52 @@ class FrameworkContract(AdapterContract):
                 await self.play(stage, agent, stage.rollout(resources=resources))
             (request,) = stage.gateway.requests
         sent = request.body.decode()
-        assert (_NEW in sent, PROMPT in sent) == (True, False)
-        assert ("Adds boldly." in sent, TOOL_DESCRIPTION in sent) == (True, False)
+        assert (_NEW in sent, self.prompt in sent) == (True, False)
+        assert ("Adds boldly." in sent, self.tool_description in sent) == (True, False)
 
     async def test_prompts_of_concurrent_rollouts_do_not_mix(self) -> None:
         """Sixteen of one agent object at once; it is itself all the time."""
-        with self.stage(_use_tool(a=2, b=3)) as stage:
+        seen: list[str] = []
+        own: list[object] = []
+
+        def script(request: ScriptedRequest) -> ScriptedReply:
+            seen.extend(
+                one.value for one in self.make_adapter().tunables(own[0]) if one.kind is self.prompt_kind
+            )
+            return _use_tool(a=2, b=3)(request)
+
+        with self.stage(script) as stage:
             async with self.make_agent(stage.own.base_url) as agent:
+                own.append(agent)
                 name = self._tunable(stage, agent, self.prompt_kind).name
 
                 async def run(number: int) -> None:
                     prompt = {name: PromptTemplate(template=f"{_NEW} {number}.")}
-                    await self.play(stage, agent, stage.rollout(str(number), sink=ListSink(), resources=prompt))
+                    await self.play(
+                        stage, agent, stage.rollout(str(number), sink=ListSink(), resources=prompt)
+                    )
 
-                running = asyncio.gather(*map(run, range(RUNS)))
-                while not running.done():
-                    assert self._tunable(stage, agent, self.prompt_kind).value == PROMPT
-                    await asyncio.sleep(0)
-                await running
-            found = Counter(
-                (request.headers["authorization"], f"{_NEW} {number}.")
+                await asyncio.gather(*map(run, range(RUNS)))
+            sent = Counter(
+                (request.headers["authorization"], number)
                 for request in stage.gateway.requests
                 for number in range(RUNS)
                 if f"{_NEW} {number}." in request.body.decode()
             )
-        assert found == {(f"Bearer key-{number}", f"{_NEW} {number}."): 2 for number in range(RUNS)}
+        assert sent == {(f"Bearer key-{number}", number): 2 for number in range(RUNS)}
+        assert set(seen) == {self.prompt}
 
-    @pytest.mark.parametrize("end", ["success", "failure", "cancellation"])
-    async def test_an_agent_is_itself_after_a_rollout(self, end: str) -> None:
-        """However it ended: the same tunables, and outside of rollouts the same request."""
-        fault = ScriptedFault(status=400, message="no such thing")
-        held = ScriptedAnswer(text="late", hold_after=0)
-        with self.stage({"success": None, "failure": fault, "cancellation": held}[end]) as stage:
-            async with self.make_agent(stage.own.base_url) as agent:
-                before = stage.adapter.tunables(agent)
-                prompt = {one.name: PromptTemplate(template=_NEW) for one in before if one.kind is self.prompt_kind}
-                playing = asyncio.create_task(self.play(stage, agent, stage.rollout(resources=prompt)))
-                if end == "cancellation":
-                    await asyncio.to_thread(stage.gateway.wait_held)
-                    playing.cancel()
-                await asyncio.gather(playing, return_exceptions=True)
-                stage.gateway.let_go()
-                assert stage.adapter.tunables(agent) == before
-                await _call(stage, agent, "hi")
-            (request,) = stage.own.requests
-        assert PROMPT in request.body.decode()
-        assert _NEW not in request.body.decode()
+    async def test_an_agent_is_itself_after_a_rollout(self) -> None:
+        """The same tunables, and outside of rollouts the same request."""
+        await self._is_itself_after(None)
+
+    async def test_an_agent_is_itself_after_a_failure(self) -> None:
+        """As after a success."""
+        await self._is_itself_after(ScriptedFault(status=400, message="no such thing"))
+
+    async def test_an_agent_is_itself_after_a_cancellation(self) -> None:
+        """As after a success."""
+        await self._is_itself_after(ScriptedAnswer(text="late", hold_after=0))
 
     async def test_a_cancelled_agents_spans_end(self) -> None:
         """And the call below it is marked; nothing of the rollout is left open."""
@@ -270,22 +291,17 @@ class FrameworkContract(AdapterContract):
         assert isinstance(outcome, asyncio.CancelledError)
         (chat,) = stage.sink.chats
         assert chat.attributes[semconv.CANCELLED] is True
-        assert agent_of(chat, stage.sink.spans) == AGENT
+        assert chat.parent_id in {span.span_id for span in stage.sink.spans}
 
     async def test_an_agents_exception_comes_out_as_it_is(self) -> None:
         """The one that the framework raises without an adapter; its agent's span says so."""
         fault = ScriptedFault(status=400, message="no such thing")
-        outcomes = []
+        with servers(fault) as (_, server):
+            plain = await self.failure(server.base_url)
         with self.stage(fault) as stage:
-            async with self.make_agent(stage.gateway.base_url) as agent:
-                function = stage.adapter.as_function(agent)
-                stage.adapter.uninstrument()
-                outcomes += await asyncio.gather(_called(function, "hi"), return_exceptions=True)
-                stage.adapter.instrument(stage.provider)
+            async with self.make_agent(stage.own.base_url) as agent:
                 playing = self.play(stage, agent, stage.rollout())
-                outcomes += await asyncio.gather(playing, return_exceptions=True)
-        plain, seen = outcomes
-        assert isinstance(plain, Exception)
+                (seen,) = await asyncio.gather(playing, return_exceptions=True)
         assert (type(seen), str(seen)) == (type(plain), str(plain))
         (chat,) = stage.sink.chats
         above = [span for span in _above(chat, stage.sink.spans) if span.operation == semconv.OPERATION_AGENT]
@@ -306,6 +322,25 @@ class FrameworkContract(AdapterContract):
         """Runs an agent in a rollout, as the runner does."""
         with in_rollout(context), stage.adapter.bind(agent, context) as bound:
             return await _call(stage, bound, task)
+
+    async def _is_itself_after(self, reply: ScriptedReply | None) -> None:
+        with self.stage(reply) as stage:
+            async with self.make_agent(stage.own.base_url) as agent:
+                before = stage.adapter.tunables(agent)
+                prompt = {
+                    one.name: PromptTemplate(template=_NEW) for one in before if one.kind is self.prompt_kind
+                }
+                playing = asyncio.create_task(self.play(stage, agent, stage.rollout(resources=prompt)))
+                if isinstance(reply, ScriptedAnswer):
+                    await asyncio.to_thread(stage.gateway.wait_held)
+                    playing.cancel()
+                await asyncio.gather(playing, return_exceptions=True)
+                stage.gateway.let_go()
+                assert stage.adapter.tunables(agent) == before
+                await _call(stage, agent, "hi")
+            (request,) = stage.own.requests
+        assert self.prompt in request.body.decode()
+        assert _NEW not in request.body.decode()
 
     def _tunable(self, stage: AdapterStage, agent: object, kind: TunableKind) -> Tunable:
         return next(one for one in stage.adapter.tunables(agent) if one.kind is kind)
@@ -376,16 +411,18 @@ async def _call(stage: AdapterStage, agent: object, task: Json) -> Json:
 
 async def _called(function: object, task: Json) -> Json:
     assert callable(function)
-    output = function(task) if inspect.iscoroutinefunction(function) else await asyncio.to_thread(function, task)
+    output = (
+        function(task) if inspect.iscoroutinefunction(function) else await asyncio.to_thread(function, task)
+    )
     return await output if inspect.isawaitable(output) else output
 
 
-def _use_tool(**arguments: int) -> object:
+def _use_tool(**arguments: int) -> Script:
     def script(request: ScriptedRequest) -> ScriptedReply:
         told = "".join(request.body.decode().split())
         if any(mark in told for mark in _TOOL_RESULTS):
             return ScriptedAnswer(text="the sum")
-        return ScriptedAnswer(tool_calls=(ScriptedToolCall(name=TOOL, arguments=dict(arguments)),))
+        return ScriptedAnswer(tool_calls=(ScriptedToolCall(name="add", arguments=dict(arguments)),))
 
     return script
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from agentlightning.errors import GatewayError
+from agentlightning.serving import BACKLOG, JoinedTransport, bind
 from lightning_plugin_gateway._asgi import Receive, Scope, Send
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Result = TypeVar("Result")
-_BACKLOG = 2048
 _GRACE_S = 5
+
+
+class _Protocol(HttpToolsProtocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        joined = JoinedTransport(cast("asyncio.Transport", transport), self.loop)
+        super().connection_made(cast("asyncio.Transport", joined))
 
 
 class ServerThread:
@@ -47,7 +53,7 @@ class ServerThread:
         Raises:
             GatewayError: The address cannot be bound.
         """
-        self._socket = _bind(host, port)
+        self._socket = _listen(host, port)
         self.port: int = self._socket.getsockname()[1]
         self._start = start
         self._stop = stop
@@ -85,7 +91,7 @@ class ServerThread:
         config = uvicorn.Config(
             await self._start(),
             loop="none",
-            http="httptools",
+            http=_Protocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -94,7 +100,7 @@ class ServerThread:
             server_header=False,
             date_header=False,
             proxy_headers=False,
-            backlog=_BACKLOG,
+            backlog=BACKLOG,
             timeout_keep_alive=120,
             timeout_graceful_shutdown=_GRACE_S,
         )
@@ -103,17 +109,12 @@ class ServerThread:
         await self._server.serve(sockets=[self._socket])
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns Nagle's algorithm off only on sockets that name TCP; left on, it costs each answer 40 ms.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+def _listen(host: str, port: int) -> socket.socket:
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
+        return bind(host, port)
     except OSError as error:
-        listener.close()
-        reason = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror
-        message = f"the gateway cannot bind {host}:{port}: {reason}; set its `port` to another, or to 0 for a free one"
+        message = (
+            f"the gateway cannot bind {host}:{port}: {error.strerror};"
+            " set its `port` to another, or to 0 for a free one"
+        )
         raise GatewayError(message) from error
-    return listener

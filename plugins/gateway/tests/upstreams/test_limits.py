@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from upstreams_bench import IMPATIENT, Opened, ask
+from upstreams_bench import IMPATIENT, Opened, ask, until
 
 from agentlightning.testing import ScriptedAnswer, ScriptedLLM
 from lightning_plugin_gateway._errors import ApiError
@@ -15,9 +15,7 @@ HOLD = ScriptedAnswer(text="ok", hold_after=0)
 
 async def settled(model: Any, **counts: int) -> None:
     """Waits until the model's status has these counts."""
-    async with asyncio.timeout(5):
-        while any(getattr(model.status(), name) != count for name, count in counts.items()):
-            await asyncio.sleep(0.001)
+    await until(lambda: all(getattr(model.status(), name) == count for name, count in counts.items()))
 
 
 async def test_no_server_gets_more_calls_than_it_may_and_all_are_answered(opened: Opened) -> None:

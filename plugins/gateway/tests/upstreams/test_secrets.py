@@ -53,6 +53,18 @@ async def test_the_clients_headers_are_passed_on_but_never_in_place_of_the_key(
     assert found["x-api-key"] == KEY
 
 
+async def test_no_excerpt_ends_within_the_key(servers: Servers, opened: Opened) -> None:
+    for place in range(70, 78):
+        body = b"x" * place + KEY.encode()
+        async with (
+            servers([(reply(body), "keep")]) as (server,),
+            opened(server.url, api_key_env="UPSTREAM_KEY") as model,
+        ):
+            with pytest.raises(ApiError) as caught:
+                await ask(model)
+        assert "sk-" not in caught.value.message
+
+
 LEAKS = ["{key}", "{url}", "{host}", "http://{host}/other and {key}"]
 
 
@@ -80,10 +92,12 @@ async def test_no_error_inside_a_stream_tells_the_key(servers: Servers, opened: 
         b"data: " + answer("a") + b"\n\n",
         b'data: {"error": {"message": "it is %b"}}\n\n' % KEY.encode(),
     ]
-    async with servers([(event_stream(*events), "keep")]) as (server,):
-        async with opened(server.url, api_key_env="UPSTREAM_KEY") as model:
-            with pytest.raises(ApiError, match=r"it is \*\*\*"):
-                assert [one async for one in model.stream("chat", HELLO, route=route())] == []
+    async with (
+        servers([(event_stream(*events), "keep")]) as (server,),
+        opened(server.url, api_key_env="UPSTREAM_KEY") as model,
+    ):
+        with pytest.raises(ApiError, match=r"it is \*\*\*"):
+            assert [one async for one in model.stream("chat", HELLO, route=route())] == []
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 422])

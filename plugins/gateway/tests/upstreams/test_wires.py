@@ -155,11 +155,11 @@ async def test_an_error_event_inside_a_200_comes_after_what_came_before(
         servers([(event_stream(events), "keep")]) as (server,),
         opened(server.url, wires=EVERY) as model,
     ):
-        seen = []
+        stream = model.stream(wire, ASKED[wire], route=route())
+        assert await anext(stream)
         with pytest.raises(ApiError, match="the upstream failed: lost") as caught:
-            async for event in model.stream(wire, ASKED[wire], route=route()):
-                seen.append(event)
-        assert (len(seen), caught.value.status, caught.value.fault) == (1, status, "upstream_error")
+            await anext(stream)
+        assert (caught.value.status, caught.value.fault) == (status, "upstream_error")
         assert model.status().failures == 1
 
 
@@ -175,14 +175,28 @@ async def test_an_event_that_is_none_of_its_wire_is_told(
     assert (caught.value.status, caught.value.fault) == (502, "invalid_answer")
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [(b'{"error": {"message": "no"}}', "failed: no"), (b'{"choices": []}', "something else than was asked")],
+)
+async def test_json_in_place_of_a_stream_is_told(
+    servers: Servers, opened: Opened, body: bytes, told: str
+) -> None:
+    async with servers([(reply(body), "keep")]) as (server,), opened(server.url) as model:
+        with pytest.raises(ApiError, match=told):
+            await read(model, "chat")
+
+
 async def test_an_answer_without_an_end_is_not_kept(
     servers: Servers, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lightning_plugin_gateway.upstreams._server._LARGEST_ANSWER", 100_000)
     monkeypatch.setattr("lightning_plugin_gateway.upstreams._server._LARGEST_ERROR", 100_000)
     for status in (200, 400):
-        async with servers([(reply(b"x" * 200_000, status=status), "keep")]) as (server,):
-            async with opened(server.url) as model:
-                with pytest.raises(ApiError) as caught:
-                    await model.call("chat", HELLO, route=route())
+        async with (
+            servers([(reply(b"x" * 200_000, status=status), "keep")]) as (server,),
+            opened(server.url) as model,
+        ):
+            with pytest.raises(ApiError) as caught:
+                await model.call("chat", HELLO, route=route())
         assert caught.value.fault == "invalid_answer"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,7 +53,7 @@ class RawServer:
 
     Attributes:
         script: Bytes to send, or None to send nothing; then `after`: keep the connection, end
-            a chunked body and keep it, close, reset or stall.
+            a chunked body and keep it, send the body once more after `go` and stall, close, reset or stall.
         requests: Head and body of each request.
         connections: Opened so far.
         left: Set whenever a client has left a stalled answer.
@@ -63,6 +63,7 @@ class RawServer:
     requests: list[bytes] = field(default_factory=list)
     connections: int = 0
     in_flight: int = 0
+    go: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
     url: str = ""
     port: int = 0
@@ -113,9 +114,13 @@ class RawServer:
         if after == "reset":
             writer.transport.abort()
         elif after == "end":
-            await asyncio.sleep(0)  # a write of its own
+            await asyncio.sleep(0.001)
             writer.write(b"0\r\n\r\n")
             return True
+        elif after == "more":
+            await self.go.wait()
+            writer.write(data.partition(b"\r\n\r\n")[2])
+            await reader.read()
         elif after == "stall":
             self.in_flight += 1
             try:
@@ -171,3 +176,15 @@ async def ask(model: HttpModel, rollout: str = "r1", *, wire: str = "chat", **op
     """The text of an answer to a chat completion request."""
     said: Any = await model.call(wire, HELLO, route=route(rollout, **options))
     return said["choices"][0]["message"]["content"]
+
+
+async def gather(events: AsyncGenerator[Any]) -> list[Any]:
+    """All events of a stream."""
+    return [event async for event in events]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits until a condition holds that nothing tells of. Raises `TimeoutError` after seconds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)

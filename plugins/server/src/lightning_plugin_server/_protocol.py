@@ -7,8 +7,8 @@ from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from agentlightning.serving import JoinedTransport
 from lightning_plugin_server._refusal import Refusal
-from lightning_plugin_server._transport import JoinedTransport
 
 MAX_HEAD: Final = 64 * 2**10
 """Most bytes of a request's line and headers."""

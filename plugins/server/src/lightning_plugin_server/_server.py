@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import signal
 import socket
@@ -13,36 +12,27 @@ from collections.abc import Iterator
 import uvicorn
 
 from agentlightning.errors import ServerError
+from agentlightning.serving import BACKLOG, bind
 from lightning_plugin_server._app import ServerApp
 from lightning_plugin_server._protocol import BoundedProtocol, protocol
 
 _log = logging.getLogger(__name__)
-_BACKLOG = 2048
 _GRACE_S = 10
 _SWEEP_S = 2.0
 
 
-def bind(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A listening socket.
 
     Raises:
         ServerError: The address cannot be bound; the message says how to choose another.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns Nagle's algorithm off only on sockets that name TCP; left on, it costs each answer 40 ms
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
+        return bind(host, port)
     except OSError as error:
-        listener.close()
-        taken = error.errno == errno.EADDRINUSE
-        reason = "the port is taken" if taken else error.strerror
         raise ServerError(
-            f"cannot listen on {host}:{port}: {reason}; choose another with --port, or 0 for a free one"
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port, or 0 for a free one"
         ) from error
-    return listener
 
 
 class Serving(uvicorn.Server):
@@ -63,7 +53,7 @@ class Serving(uvicorn.Server):
                 server_header=False,
                 date_header=False,
                 proxy_headers=False,
-                backlog=_BACKLOG,
+                backlog=BACKLOG,
                 timeout_keep_alive=120,
                 timeout_graceful_shutdown=_GRACE_S,
             )

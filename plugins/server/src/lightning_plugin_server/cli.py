@@ -107,11 +107,11 @@ async def _serve(
     from lightning_plugin_server._app import create_app
     from lightning_plugin_server._config import ServerConfig
     from lightning_plugin_server._mounts import load_mounts
-    from lightning_plugin_server._server import Serving, bind
+    from lightning_plugin_server._server import Serving, listen
 
     plugins = load_plugins()
     keys = KeyRing(key)
-    listener = bind(host, port)
+    listener = listen(host, port)
     try:
         async with store_at(url, plugins) as store:
             mounts = load_mounts(

@@ -15,7 +15,7 @@ from agentlightning.store import Store, open_store
 from lightning_plugin_server._app import ServerApp, create_app
 from lightning_plugin_server._config import ServerConfig
 from lightning_plugin_server._mounts import Mount
-from lightning_plugin_server._server import Serving, bind
+from lightning_plugin_server._server import Serving, listen
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def running_server(
         store: It, or its URL; opened for as long as the server runs.
     """
     found = open_store(store) if isinstance(store, str) else store
-    listener = bind("127.0.0.1", port)
+    listener = listen("127.0.0.1", port)
     keys = KeyRing(key)
     started: Future[tuple[asyncio.AbstractEventLoop, Serving, ServerApp]] = Future()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from math import ceil
 
 import aiohttp
 import msgspec
@@ -15,6 +16,8 @@ from lightning_plugin_gateway._errors import ApiError
 _TRANSIENT = frozenset({429, 502, 503, 504, 529})
 _SICK = frozenset({500, 502, 503, 504})
 _LONGEST_EXCERPT = 300
+_LONGEST_SCANNED = 4096
+_LONGEST_WAIT_S = 86_400.0
 _ABOUT_THE_REQUEST = frozenset({400, 404, 413, 422})
 _STATUS_OF_TYPE = {"invalid_request_error": 400, "not_found_error": 404, "request_too_large": 413}
 
@@ -83,7 +86,7 @@ def answer_fault(raw: bytes, *, secrets: Iterable[str] = ()) -> UpstreamFault:
             final=status < 500,
         )
         return UpstreamFault(error, sick=status >= 500)
-    excerpt = _without(raw[:80].decode("utf-8", "replace"), secrets)
+    excerpt = _without(raw[:_LONGEST_SCANNED].decode("utf-8", "replace"), secrets)[:80]
     message = f"the upstream answered with something else than was asked for: {excerpt!r}"
     return UpstreamFault(ApiError(502, message, fault="invalid_answer"))
 
@@ -108,7 +111,7 @@ def status_fault(
         status,
         f"the upstream answered {status}: {told}",
         fault="upstream_error",
-        retry_after=str(-int(-wait_s // 1)) if wait_s else "",
+        retry_after=str(ceil(wait_s)) if wait_s else "",
         final=status in _ABOUT_THE_REQUEST,
     )
     return UpstreamFault(
@@ -125,15 +128,15 @@ def _passing(error: ApiError) -> UpstreamFault:
 
 
 def _wait_s(retry_after: str) -> float:
-    """`Retry-After` in seconds: a number of them, or a date."""
+    """`Retry-After` in seconds: a number of them, or a date; at most a day."""
     if retry_after.isdecimal():
-        return float(retry_after)
+        return min(float(retry_after), _LONGEST_WAIT_S)
     try:
         until = parsedate_to_datetime(retry_after)
     except ValueError:
         return 0.0
     until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return max((until - datetime.now(UTC)).total_seconds(), 0.0)
+    return min(max((until - datetime.now(UTC)).total_seconds(), 0.0), _LONGEST_WAIT_S)
 
 
 def _without(text: str, secrets: Iterable[str]) -> str:

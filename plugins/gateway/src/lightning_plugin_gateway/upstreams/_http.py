@@ -118,8 +118,11 @@ class HttpModel:
 
         async def once(lease: Lease) -> tuple[Events, Lease]:
             """Up to the first event: until that is there, another server may be asked."""
-            events = Events(await send(lease), PROTOCOLS[wire])
+            answer = await send(lease)
+            events = Events(answer, PROTOCOLS[wire])
             try:
+                if not answer.is_events:
+                    raise answer_fault(await answer.read(), secrets=answer.secrets)
                 await events.fill()
             except BaseException:
                 events.close()

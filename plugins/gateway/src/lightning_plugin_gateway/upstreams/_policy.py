@@ -17,7 +17,8 @@ class HttpPolicy(msgspec.Struct, frozen=True, kw_only=True):
         longest_wait_s: A wait longer than this, also one asked for by `Retry-After`, is left to the client; and so
             long do calls wait while all servers are down.
         connect_s: Longest time to connect.
-        first_byte_s: Longest time until an answer begins; one that is not streamed begins when it is complete.
+        first_byte_s: Longest time until an answer begins; one that is not streamed begins when it is complete. Keep
+            it below `call_timeout_s`: a call whose own time is up first speaks against no server.
         silence_s: Longest time without a byte after that.
         total_s: Longest duration of a call, its line and its tries included, until it is answered or its stream
             begins.
@@ -35,7 +36,7 @@ class HttpPolicy(msgspec.Struct, frozen=True, kw_only=True):
     backoff_s: float = 0.5
     longest_wait_s: float = 8.0
     connect_s: float = 10.0
-    first_byte_s: float = 600.0
+    first_byte_s: float = 300.0
     silence_s: float = 300.0
     total_s: float = 900.0
     trip_after: int = 5

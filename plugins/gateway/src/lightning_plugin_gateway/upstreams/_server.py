@@ -48,10 +48,10 @@ class Server:
     async def post(self, path: str, payload: bytes, *, headers: Mapping[str, str], deadline: float) -> Answer:
         """The beginning of an answer with status 200. Raises `UpstreamFault`."""
         loop = asyncio.get_running_loop()
-        begin_by = loop.time() + self._policy.first_byte_s
+        since = loop.time()
         url = self._address.base + path
         try:
-            async with asyncio.timeout_at(min(begin_by, deadline)):
+            async with asyncio.timeout_at(min(since + self._policy.first_byte_s, deadline)):
                 response = await self._opened().post(
                     url, data=payload, headers=headers, allow_redirects=False
                 )
@@ -61,7 +61,7 @@ class Server:
             raise (late() if loop.time() >= deadline else silent(self._policy.first_byte_s)) from None
         except aiohttp.ClientError as error:
             raise broken(error) from error
-        watch = Watch(response, silence_s=self._policy.silence_s, begin_by=begin_by, deadline=deadline)
+        watch = Watch(response, policy=self._policy, since=since, deadline=deadline)
         answer = Answer(self, response, watch)
         if response.status == 200:
             return answer
@@ -108,6 +108,11 @@ class Answer:
         self._server = server
         self._response = response
         self._watch = watch
+
+    @property
+    def is_events(self) -> bool:
+        """Whether it may be a stream of events: servers that name the wrong type do send some, but none as JSON."""
+        return self._response.content_type != "application/json"
 
     async def part(self) -> bytes:
         """What has come of it since the last; nothing at its end. Raises `UpstreamFault`."""

@@ -7,6 +7,7 @@ import asyncio
 import aiohttp
 
 from lightning_plugin_gateway.upstreams._faults import UpstreamFault, late, silent
+from lightning_plugin_gateway.upstreams._policy import HttpPolicy
 
 
 class Watch:
@@ -17,19 +18,19 @@ class Watch:
     """
 
     def __init__(
-        self, response: aiohttp.ClientResponse, *, silence_s: float, begin_by: float, deadline: float
+        self, response: aiohttp.ClientResponse, *, policy: HttpPolicy, since: float, deadline: float
     ) -> None:
         """Begins to watch.
 
         Args:
             response: What is closed.
-            silence_s: Longest time without a part in seconds, once there was one.
-            begin_by: When its first part must have come.
+            policy: How late its first part may be, and each after that.
+            since: When it was asked for.
             deadline: When its last part must have come.
         """
         self._response = response
-        self._silence_s = silence_s
-        self._begin_by: float | None = begin_by
+        self._policy = policy
+        self._since: float | None = since
         self._deadline = deadline
         self._awaited: float | None = None
         self.fault: UpstreamFault | None = None
@@ -43,10 +44,10 @@ class Watch:
             self._set(self._due(self._awaited))
 
     def heard(self) -> None:
-        """It has come; until the next `begin` nobody is late but by the deadline."""
+        """It has come; until the next `begin` nobody is late."""
         self._awaited = None
-        if self._begin_by is not None:  # from here on less patience is due than the timer was set for
-            self._begin_by = None
+        if self._since is not None:  # from here on less patience is due than the timer was set for
+            self._since = None
             self.stop()
 
     def stop(self) -> None:
@@ -55,20 +56,25 @@ class Watch:
             self._timer.cancel()
             self._timer = None
 
+    @property
+    def _patience_s(self) -> float:
+        return self._policy.silence_s if self._since is None else self._policy.first_byte_s
+
     def _due(self, awaited: float) -> float:
-        quiet = awaited + self._silence_s if self._begin_by is None else self._begin_by
-        return min(quiet, self._deadline)
+        since = awaited if self._since is None else self._since
+        return min(since + self._patience_s, self._deadline)
 
     def _set(self, when: float) -> None:
         self._timer = self._loop.call_at(when, self._check)
 
     def _check(self) -> None:
+        self._timer = None
+        if self._awaited is None:  # it is the client that is slow
+            return
         now = self._loop.time()
-        due = self._deadline if self._awaited is None else self._due(self._awaited)
-        if self._awaited is None and now < due:  # it is the client that is slow
-            self._set(min(now + self._silence_s, due))
-        elif now < due:
+        due = self._due(self._awaited)
+        if now < due:
             self._set(due)
-        else:
-            self.fault = late() if now >= self._deadline else silent(self._silence_s)
-            self._response.close()
+            return
+        self.fault = late() if now >= self._deadline else silent(self._patience_s)
+        self._response.close()

@@ -153,6 +153,16 @@ def test_a_document_of_text_is_a_text_with_its_title_and_context() -> None:
             {"type": "document", "source": {"type": "text", "data": "x"}, "citations": {"enabled": True}},
             "citations",
         ),
+        (
+            {
+                "type": "document",
+                "source": {
+                    "type": "content",
+                    "content": [{"type": "image", "source": {"type": "url", "url": "u"}}],
+                },
+            },
+            "image",
+        ),
         ({"type": "image", "source": {"type": "file", "file_id": "f"}}, "file"),
         ({"type": "image", "source": {"type": "url", "url": "u"}, "transformations": {}}, "transformations"),
         ({"type": "search_result", "content": []}, "search_result"),
@@ -463,6 +473,12 @@ def test_results_of_one_turn_are_one_message() -> None:
     )
     assert native["messages"][2] == user(result("1", "t1"), result("2", "t2"))
     assert native["messages"][3]["content"] == "no"
+
+
+def test_a_refusal_is_what_the_assistant_said() -> None:
+    said = {"role": "assistant", "content": [text("Well.")], "refusal": "No."}
+    native = WIRE.from_chat({"model": "m", "messages": [{"role": "user", "content": "?"}, said]})
+    assert native["messages"][1]["content"] == [text("Well."), text("No.")]
 
 
 def test_signed_reasoning_goes_back_to_its_maker_and_unsigned_does_not() -> None:

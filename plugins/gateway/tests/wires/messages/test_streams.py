@@ -249,6 +249,21 @@ def test_text_and_reasoning_may_take_turns() -> None:
     assert [block["type"] for block in message(events)["content"]] == ["text", "thinking", "text"]
 
 
+def test_reasoning_without_its_text_is_kept_block_by_block() -> None:
+    request = {**REQUEST, "thinking": {"type": "adaptive", "display": "omitted"}}
+    events = written(
+        chunk({"reasoning": "a"}), chunk({"content": "b"}), chunk({"reasoning": "c"}, "stop"), request=request
+    )
+    assert not any(event.get("delta", {}).get("thinking") for event in events)
+    assert read(events)["choices"][0]["message"] == {
+        "role": "assistant",
+        "content": "b",
+        "reasoning_content": "a\n\nc",
+    }
+    turns = [*REQUEST["messages"], {"role": "assistant", "content": message(events)["content"]}]
+    assert WIRE.to_chat({**REQUEST, "messages": turns})["messages"][1]["reasoning_content"] == "a\n\nc"
+
+
 def test_an_empty_stream_is_an_empty_text() -> None:
     for chunks in ([], [chunk({"role": "assistant"}, "stop")]):
         events = written(*chunks)
@@ -258,9 +273,11 @@ def test_an_empty_stream_is_an_empty_text() -> None:
         assert found["stop_reason"] == "end_turn"
 
 
-def test_a_stream_whose_server_gave_up_is_a_failure() -> None:
+def test_a_stream_whose_server_gave_up_is_a_failure_at_once() -> None:
+    writer = WIRE.events(REQUEST)
+    writer.add(chunk({"content": "half"}))
     with pytest.raises(ApiError, match="abort") as caught:
-        written(chunk({"content": "half"}), chunk({}, "abort"))
+        writer.add(chunk({}, "abort"))
     assert caught.value.status == 502
 
 
@@ -469,9 +486,10 @@ def test_a_call_without_pieces_has_the_arguments_of_its_beginning(given_: Any, a
         {"type": "content_block_stop", "index": 0},
         {"type": "message_stop"},
     ]
-    (choice,) = read(events)["choices"]
-    assert choice["message"]["tool_calls"][0]["function"]["arguments"] == arguments
-    assert choice["finish_reason"] == "tool_calls"
+    for told in (events, [event for event in events if event["type"] != "content_block_stop"]):
+        (choice,) = read(told)["choices"]
+        assert choice["message"]["tool_calls"][0]["function"]["arguments"] == arguments
+        assert choice["finish_reason"] == "tool_calls"
 
 
 def test_signatures_come_at_the_end_of_their_block() -> None:
