@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import ceil
 
-import aiohttp
 import msgspec
 
 from agentlightning.types import Json
 from lightning_plugin_gateway._errors import ApiError
+from lightning_plugin_gateway.upstreams._connection import ConnectionBroken, Unreachable
 
 _TRANSIENT = frozenset({429, 502, 503, 504, 529})
 _SICK = frozenset({500, 502, 503, 504})
@@ -50,12 +50,12 @@ class UpstreamFault(Exception):
         self.wait_s = wait_s
 
 
-def broken(error: aiohttp.ClientError | TimeoutError) -> UpstreamFault:
+def broken(error: ConnectionBroken) -> UpstreamFault:
     """The connection could not be made, or broke."""
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+    if isinstance(error, Unreachable):
         message = "the upstream cannot be reached; check its base_url and that it is up"
         return _passing(ApiError(502, message, fault="upstream_unreachable"))
-    message = f"the upstream closed the connection before the end of its answer ({type(error).__name__})"
+    message = f"the upstream closed the connection before the end of its answer ({error})"
     return _passing(ApiError(502, message, fault="upstream_closed"))
 
 
@@ -95,7 +95,7 @@ def status_fault(
     status: int, headers: Mapping[str, str], raw: bytes, *, secrets: Iterable[str] = ()
 ) -> UpstreamFault:
     """An answer with another status than 200; secrets are cut out of what it says."""
-    kind = headers.get("Content-Type", "something").partition(";")[0]
+    kind = headers.get("content-type", "something").partition(";")[0]
     told = _without(_told(raw)[0] or f"{kind} of {len(raw)} bytes", secrets)
     if status in (401, 403):
         message = (
@@ -106,7 +106,7 @@ def status_fault(
         message = f"the upstream answered {status}; redirects are not followed, correct its base_url"
         return UpstreamFault(ApiError(502, message, fault="upstream_error", final=True), sick=False)
     transient = status in _TRANSIENT
-    wait_s = _wait_s(headers.get("Retry-After", "")) if transient else 0.0
+    wait_s = _wait_s(headers.get("retry-after", "")) if transient else 0.0
     error = ApiError(
         status,
         f"the upstream answered {status}: {told}",

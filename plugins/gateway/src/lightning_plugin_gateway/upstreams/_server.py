@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-import aiohttp
-
 from lightning_plugin_gateway.upstreams._address import parse_address
+from lightning_plugin_gateway.upstreams._connection import ConnectionBroken, Connections, Response
 from lightning_plugin_gateway.upstreams._faults import answer_fault, broken, late, silent, status_fault
 from lightning_plugin_gateway.upstreams._policy import HttpPolicy
 from lightning_plugin_gateway.upstreams._watch import Watch
@@ -16,7 +15,6 @@ _LARGEST_ANSWER = 128 * 2**20
 _LARGEST_ERROR = 2**20
 _REST_S = 1.0
 _REST_BYTES = 2**16
-_KEPT_ALIVE_S = 15.0
 
 
 class Server:
@@ -32,7 +30,7 @@ class Server:
         """
         self._address = parse_address(url)
         self._policy = policy
-        self._session: aiohttp.ClientSession | None = None
+        self._connections = Connections(self._address, connect_s=policy.connect_s)
         self._resting: set[asyncio.Task[None]] = set()
         self.secrets = (key, self._address.base, self._address.host)
 
@@ -41,26 +39,22 @@ class Server:
         for task in self._resting:
             task.cancel()
         await asyncio.gather(*self._resting, return_exceptions=True)
-        session, self._session = self._session, None
-        if session:
-            await session.close()
+        await self._connections.close()
 
     async def post(self, path: str, payload: bytes, *, headers: Mapping[str, str], deadline: float) -> Answer:
         """The beginning of an answer with status 200. Raises `UpstreamFault`."""
         loop = asyncio.get_running_loop()
         since = loop.time()
-        url = self._address.base + path
         try:
             async with asyncio.timeout_at(min(since + self._policy.first_byte_s, deadline)):
-                response = await self._opened().post(
-                    url, data=payload, headers=headers, allow_redirects=False
-                )
-        except aiohttp.ServerTimeoutError as error:
-            raise broken(error) from error
+                response = await self._connections.post(path, payload, headers=headers)
         except TimeoutError:
             raise (late() if loop.time() >= deadline else silent(self._policy.first_byte_s)) from None
-        except aiohttp.ClientError as error:
+        except ConnectionBroken as error:
             raise broken(error) from error
+        if response.headers.get("content-encoding", "identity") != "identity":
+            response.close()
+            raise answer_fault(b"a compressed body, though none was asked for")
         watch = Watch(response, policy=self._policy, since=since, deadline=deadline)
         answer = Answer(self, response, watch)
         if response.status == 200:
@@ -71,29 +65,11 @@ class Server:
             answer.close()
         raise status_fault(response.status, response.headers, raw, secrets=self.secrets)
 
-    def rest(self, response: aiohttp.ClientResponse) -> None:
+    def rest(self, response: Response) -> None:
         """Reads what comes after the end that its wire knows, so that the connection can be used again."""
         task = asyncio.create_task(_read_rest(response))
         self._resting.add(task)
         task.add_done_callback(self._resting.discard)
-
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            socket = self._address.socket
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(path=socket, limit=0, keepalive_timeout=_KEPT_ALIVE_S)
-                if socket
-                else aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_ALIVE_S),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={
-                    "Content-Type": "application/json",
-                    "Accept-Encoding": "identity",
-                    "User-Agent": "agentlightning",
-                },
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._policy.connect_s),
-                read_bufsize=2**18,
-            )
-        return self._session
 
 
 class Answer:
@@ -103,7 +79,7 @@ class Answer:
         secrets: Cut out of what clients are told of it.
     """
 
-    def __init__(self, server: Server, response: aiohttp.ClientResponse, watch: Watch) -> None:
+    def __init__(self, server: Server, response: Response, watch: Watch) -> None:
         self.secrets = server.secrets
         self._server = server
         self._response = response
@@ -119,8 +95,8 @@ class Answer:
         watch = self._watch
         watch.begin()
         try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, TimeoutError) as error:
+            return await self._response.readany()
+        except ConnectionBroken as error:
             raise watch.fault or broken(error) from error
         finally:
             watch.heard()
@@ -139,28 +115,30 @@ class Answer:
     def finish(self) -> None:
         """Closes it after the end that its wire knows: the connection is used again, if its body ends too."""
         self._watch.stop()
-        if not self._response.content.at_eof():
+        if self._response.at_eof:
+            self._response.release()
+        else:
             self._server.rest(self._response)
 
     def close(self) -> None:
         """Ends it, wherever it is."""
         self._watch.stop()
-        if self._response.content.at_eof():
+        if self._response.at_eof:
             self._response.release()
         else:
             self._response.close()
 
 
-async def _read_rest(response: aiohttp.ClientResponse) -> None:
+async def _read_rest(response: Response) -> None:
     size = 0
     try:
         async with asyncio.timeout(_REST_S):
-            while size <= _REST_BYTES and (part := await response.content.readany()):
+            while size <= _REST_BYTES and (part := await response.readany()):
                 size += len(part)
-    except (aiohttp.ClientError, TimeoutError):
+    except (ConnectionBroken, TimeoutError):
         pass  # it is of no use any more
     finally:
-        if response.content.at_eof():
+        if response.at_eof:
             response.release()
         else:
             response.close()

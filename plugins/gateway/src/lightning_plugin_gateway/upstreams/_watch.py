@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-import aiohttp
-
+from lightning_plugin_gateway.upstreams._connection import Response
 from lightning_plugin_gateway.upstreams._faults import UpstreamFault, late, silent
 from lightning_plugin_gateway.upstreams._policy import HttpPolicy
 
@@ -17,9 +16,7 @@ class Watch:
         fault: Why it was closed; None if it was not closed here.
     """
 
-    def __init__(
-        self, response: aiohttp.ClientResponse, *, policy: HttpPolicy, since: float, deadline: float
-    ) -> None:
+    def __init__(self, response: Response, *, policy: HttpPolicy, since: float, deadline: float) -> None:
         """Begins to watch.
 
         Args:

@@ -236,6 +236,13 @@ def test_reasoning_may_be_asked_for_without_its_text() -> None:
     assert WIRE.completion(found)["choices"][0]["message"]["reasoning_content"] == "hm ü"
 
 
+def test_blocks_that_nobody_has_signed_are_signed_here() -> None:
+    unsigned = {"type": "thinking", "thinking": "hm", "signature": ""}
+    (block,) = answer({"reasoning_content": "hm", "thinking_blocks": [unsigned]})["content"]
+    assert block["thinking"] == "hm"
+    assert block["signature"]
+
+
 def test_an_id_is_made_where_there_is_none_and_the_same_each_time() -> None:
     found = completion({"content": "a"})
     del found["id"]
