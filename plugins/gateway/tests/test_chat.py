@@ -13,11 +13,11 @@ import pytest
 
 from agentlightning.errors import GatewayError, LeaseLost, StoreUnavailable
 from agentlightning.gateway import GatewayConfig, Sampling
+from agentlightning.serving import bind
 from agentlightning.store import SpanQuery, open_store
 from agentlightning.testing import ScriptedAnswer, ScriptedRequest, ScriptedToolCall
 from agentlightning.types import Mode, SpanSource, SpanStatus
 from lightning_plugin_gateway import create_gateway
-from lightning_plugin_gateway._server import _bind
 
 Serve = Callable[..., AbstractAsyncContextManager[Any]]
 
@@ -315,5 +315,5 @@ async def test_what_was_answered_is_in_the_file_when_the_process_is_gone(
 
 
 def test_the_listening_socket_names_tcp_so_that_answers_are_not_held_back() -> None:
-    with _bind("127.0.0.1", 0) as listener:
+    with bind("127.0.0.1", 0) as listener:
         assert listener.proto == socket.IPPROTO_TCP

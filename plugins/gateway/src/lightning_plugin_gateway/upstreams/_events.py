@@ -9,6 +9,7 @@ from lightning_plugin_gateway._sse import EventTooLong, SseParser
 from lightning_plugin_gateway.upstreams._faults import UpstreamFault, answer_fault
 from lightning_plugin_gateway.upstreams._protocols import DONE, Protocol
 from lightning_plugin_gateway.upstreams._server import Answer
+from lightning_plugin_gateway.upstreams._slim import slim_completion
 
 _decoder = msgspec.json.Decoder()
 
@@ -85,8 +86,13 @@ class Events:
             return []
 
 
-def decoded(raw: bytes, *, answer: Answer) -> object:
-    """JSON. Raises `UpstreamFault` if it is none."""
+def decoded(raw: bytes, *, answer: Answer, slim: bool = False) -> object:
+    """JSON, `slim` if it is a chat completion that may be. Raises `UpstreamFault` if it is none."""
+    if slim:
+        try:
+            return slim_completion(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass  # another shape than expected: what is wrong with it, if anything, others say
     try:
         return _decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

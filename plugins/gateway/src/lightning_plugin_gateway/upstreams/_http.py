@@ -103,7 +103,7 @@ class HttpModel:
                 raw = await answer.read()
             finally:
                 answer.close()
-            body = decoded(raw, answer=answer)
+            body = decoded(raw, answer=answer, slim=route.slim and wire == "chat")
             if not isinstance(body, dict) or not PROTOCOLS[wire].is_answer(body):
                 raise answer_fault(raw, secrets=answer.secrets)
             lease.succeeded()

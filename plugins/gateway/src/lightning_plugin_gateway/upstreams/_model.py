@@ -21,6 +21,7 @@ class CallRoute(msgspec.Struct, frozen=True, kw_only=True):
         deadline: When the call must have ended, by `time.monotonic()` in seconds; None is only the policy's limit.
         headers: The client's headers to pass on, by lower-case name; chosen by an allow-list.
         prefix: Hash of the first messages.
+        slim: Of a chat completion's `logprobs`, only the numbers are wanted: entries may be `TokenLogprob`s.
     """
 
     rollout_id: str
@@ -28,6 +29,7 @@ class CallRoute(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float | None = None
     headers: Mapping[str, str] = {}
     prefix: bytes = b""
+    slim: bool = False
 
 
 class Model(Protocol):
