@@ -1,7 +1,7 @@
 """Trains one tiny agent of each framework for real: `python tests/matrix [NAME …] [--seed N] [--json]`.
 
-A model of some ten thousand weights first learns from demonstrations to answer a question with one of two words, either
-of them as often; LightningRL then has to make it prefer the rewarded one. Agents are called through their framework, and
+A model of some ten thousand weights first learns from demonstrations to answer a question with one of two words, each
+as often; LightningRL then has to make it prefer the rewarded one. Agents are called through their framework, and
 know nothing of training. The reward must rise; the first for which it does not ends the program with an error.
 """
 
@@ -24,13 +24,14 @@ from agentlightning.gateway import Sampling
 from agentlightning.types import Mode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agentlightning.types import Json
 
 AGENTS = Path(__file__).parent / "agents"
 ADAPTERS = Path(__file__).parent.parent.parent / "adapters"
 TASK = "Which way do you go, left or right?"
 SYSTEM = "You answer with one word."
-REWARDED = "right"
 UPDATES = 12
 LEAST_RISE = 0.25
 """Between the first and the last update; by chance a reward of two equally likely words rises by some hundredths."""
@@ -45,16 +46,35 @@ ENVIRONMENT = {
 """Frameworks want keys when they make clients, and some report home."""
 
 
-def grade(task: Json, output: Json) -> float:
-    """1 for the rewarded word; frameworks that return a whole conversation repeat the question in it."""
-    return float(REWARDED in json.dumps(output).replace(str(task), ""))
+def says_right(task: Json, output: Json) -> float:
+    """1 for this word; frameworks that return a whole conversation repeat the question in it."""
+    return float("right" in json.dumps(output).replace(str(task), ""))
 
 
-def train(agent: Path, *, seed: int, directory: Path) -> list[float]:
+def says_left(task: Json, output: Json) -> float:
+    """1 for the other word."""
+    return float("left" in json.dumps(output).replace(str(task), ""))
+
+
+def rewards_of(agent: Path, *, seed: int) -> list[float]:
+    """Rewards of the updates of one training, for the word that the agent does not say by itself.
+
+    What a framework writes around a prompt can make either word likelier than the demonstrations did.
+    """
+    rewards: list[float] = []
+    for grade in (says_right, says_left):
+        with tempfile.TemporaryDirectory() as folder:
+            rewards = train(agent, grade=grade, seed=seed, directory=Path(folder))
+        if rewards[0] <= 1 - LEAST_RISE:
+            break
+    return rewards
+
+
+def train(agent: Path, *, grade: Callable[[Json, Json], float], seed: int, directory: Path) -> list[float]:
     """Rewards of the updates of one training."""
     demonstrations = directory / "demonstrations.jsonl"
     turns = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": TASK}]
-    answers = [{"role": "assistant", "content": word} for word in ("left", REWARDED)]
+    answers = [{"role": "assistant", "content": word} for word in ("left", "right")]
     lines = [json.dumps({"messages": [*told, answer]}) for answer in answers for told in (turns, turns[1:])]
     demonstrations.write_text("\n".join(lines * 8))
     warm_start: dict[str, Json] = {
@@ -121,8 +141,7 @@ def main() -> int:
     rows = []
     for name in names:
         started = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            rewards = train(agents[name], seed=options.seed, directory=Path(folder))
+        rewards = rewards_of(agents[name], seed=options.seed)
         seconds = time.monotonic() - started
         rows.append({"adapter": name, "first": rewards[0], "last": rewards[-1], "seconds": round(seconds, 1)})
         if not options.as_json:

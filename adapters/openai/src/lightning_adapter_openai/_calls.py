@@ -94,9 +94,10 @@ def _is_of_call(span: Span, api: Api) -> bool:
     scope = getattr(span, "instrumentation_scope", None)
     if scope is None:
         return False
-    attributes = getattr(span, "attributes", None) or {}
-    own_of_framework = scope.name in _FRAMEWORKS and attributes.get(semconv.OPERATION) == api.operation
-    return own_of_framework or _OTHERS.match(scope.name) is not None
+    if scope.name in _FRAMEWORKS:
+        attributes: Mapping[str, object] = getattr(span, "attributes", None) or {}
+        return attributes.get(semconv.OPERATION) == api.operation
+    return _OTHERS.match(scope.name) is not None
 
 
 class Call(ModelCall):

@@ -25,6 +25,16 @@ _TEMPLATES: Final = {
         "tests/$module.py": "framework.py",
         "tests/test_contract.py": "test_contract.py",
     },
+    "algorithm": {
+        "pyproject.toml": "pyproject.toml",
+        "README.md": "README.md",
+        "src/lightning_algorithm_$module/__init__.py": "package.py",
+        "src/lightning_algorithm_$module/hooks.py": "hooks.py",
+        "src/lightning_algorithm_$module/_algorithm.py": "algorithm.py",
+        "src/lightning_algorithm_$module/losses.py": "losses.py",
+        "src/lightning_algorithm_$module/py.typed": "",
+        "tests/test_contract.py": "test_contract.py",
+    },
 }
 """Files of each kind of package, and the template of each; an empty one has none."""
 

@@ -6,6 +6,7 @@ import msgspec
 
 from agentlightning.types import Json
 from lightning_plugin_gateway._request import Body
+from lightning_plugin_gateway.upstreams._slim import Logprobs
 
 _OURS = ("policy_version", "prompt_token_ids", "prompt_logprobs", "token_ids")
 _LAST = frozenset({"message_stop", "response.completed", "response.incomplete", "response.failed"})
@@ -43,6 +44,9 @@ class NativeView:
         if not isinstance(choice, dict):
             return choice
         seen = choice if self._ids else {name: value for name, value in choice.items() if name not in _OURS}
+        found = seen.get("logprobs")
+        if isinstance(found, Logprobs):
+            return {**seen, "logprobs": found.raw if self._logprobs else None}
         return seen if self._logprobs or "logprobs" not in seen else {**seen, "logprobs": None}
 
 

@@ -103,7 +103,7 @@ class Preparing:
             attempt_id=grant.attempt_id,
             headers=call.exchange.headers(_PASSED_ON) if native else {},
             deadline=call.deadline(self._config.call_timeout_s) + _GRACE_S,
-            slim=not call.record.chat.get("logprobs"),
+            slim=native or not call.record.chat.get("logprobs"),
             prefix=blake2b(msgspec.json.encode(first), digest_size=8).digest(),
         )
 

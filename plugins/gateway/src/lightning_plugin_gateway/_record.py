@@ -12,7 +12,7 @@ from agentlightning.gateway import AttemptGrant
 from agentlightning.types import Json, Span, SpanSource, SpanStatus, TokenRecord, pack_floats, pack_ints
 from lightning_plugin_gateway._errors import ApiError
 from lightning_plugin_gateway._request import Body
-from lightning_plugin_gateway.upstreams._slim import TokenLogprob
+from lightning_plugin_gateway.upstreams._slim import Logprobs
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
 _CANCELLED = "the client left before the end of the answer"
@@ -148,16 +148,12 @@ class CallRecord:
 def token_record(prompt: Json, choice: Body, *, version: int, finish_reason: str) -> TokenRecord:
     """Tokens of one choice; whatever is missing or makes no sense marks it incomplete."""
     logprobs = choice.get("logprobs")
-    content = logprobs.get("content") if isinstance(logprobs, dict) else None
-    entries = content if isinstance(content, list) else []
-    values = [
-        entry.logprob
-        if isinstance(entry, TokenLogprob)
-        else entry.get("logprob")
-        if isinstance(entry, dict)
-        else None
-        for entry in entries
-    ]
+    if isinstance(logprobs, Logprobs):
+        values = logprobs.numbers
+    else:
+        content = logprobs.get("content") if isinstance(logprobs, dict) else None
+        entries = content if isinstance(content, list) else []
+        values = [entry.get("logprob") if isinstance(entry, dict) else None for entry in entries]
     prompt_bytes, prompt_fault = _ids(prompt, "prompt token ids")
     response_bytes, response_fault = _ids(choice.get("token_ids"), "token ids")
     logprob_bytes, logprob_fault = _floats(values)

@@ -21,7 +21,7 @@ class CallRoute(msgspec.Struct, frozen=True, kw_only=True):
         deadline: When the call must have ended, by `time.monotonic()` in seconds; None is only the policy's limit.
         headers: The client's headers to pass on, by lower-case name; chosen by an allow-list.
         prefix: Hash of the first messages.
-        slim: Of a chat completion's `logprobs`, only the numbers are wanted: entries may be `TokenLogprob`s.
+        slim: Of a chat completion's `logprobs`, only the numbers are read: they may be a `Logprobs`.
     """
 
     rollout_id: str

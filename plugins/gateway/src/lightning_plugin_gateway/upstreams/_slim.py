@@ -1,6 +1,6 @@
-"""Chat completions read without what nobody asked for: of each token's entry, its log-probability only.
+"""Chat completions whose log-probabilities are read as numbers, and passed on as the bytes that they came as.
 
-An entry has the token's text and bytes too, and reading those is most of what a completion costs.
+An entry has the token's text and bytes too, and reading and writing those is most of what a completion costs.
 """
 
 from __future__ import annotations
@@ -9,23 +9,32 @@ from typing import Final
 
 import msgspec
 
-from agentlightning.types import Json
 from lightning_plugin_gateway._request import Body
 
 
-class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
-    """An entry of `logprobs.content`."""
+class Logprobs(msgspec.Struct, frozen=True):
+    """In place of a choice's `logprobs`.
 
+    Attributes:
+        numbers: One for each token; None where an entry has none.
+        raw: What the upstream sent, as JSON.
+    """
+
+    numbers: list[float | None]
+    raw: msgspec.Raw
+
+
+class _Entry(msgspec.Struct, frozen=True, gc=False):
     logprob: float | None = None
 
 
-class _Logprobs(msgspec.Struct, frozen=True, gc=False):
-    content: list[TokenLogprob] | None = None
+class _Content(msgspec.Struct, frozen=True, gc=False):
+    content: list[_Entry] | None = None
 
 
 _top: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _choices: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
-_logprobs: Final = msgspec.json.Decoder(_Logprobs | None)
+_logprobs: Final = msgspec.json.Decoder(_Content | None)
 _ids: Final = msgspec.json.Decoder(list[int] | None)
 _any: Final = msgspec.json.Decoder()
 
@@ -46,8 +55,8 @@ def _choice(raw: dict[str, msgspec.Raw]) -> Body:
     for name, value in raw.items():
         if name == "logprobs":
             found = _logprobs.decode(value)
-            content: Json = None if found is None else found.content
-            choice[name] = None if found is None else {"content": content}
+            entries = (found.content or []) if found else []
+            choice[name] = Logprobs([entry.logprob for entry in entries], value) if found else None
         else:
             choice[name] = _ids.decode(value) if name.endswith("token_ids") else _any.decode(value)
     return choice

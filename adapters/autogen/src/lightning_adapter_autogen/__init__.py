@@ -1,0 +1,20 @@
+"""Captures, binds and tunes AutoGen. Names load on first use: hooks stay cheap."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning_adapter_autogen._adapter import AutoGenAdapter
+    from lightning_adapter_autogen._instrumentor import AutoGenInstrumentor
+
+__all__ = ["AutoGenAdapter", "AutoGenInstrumentor"]
+
+_MODULES = {"AutoGenAdapter": "_adapter", "AutoGenInstrumentor": "_instrumentor"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
