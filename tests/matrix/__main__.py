@@ -12,6 +12,8 @@ import argparse
 import importlib.util
 import json
 import os
+import random
+import string
 import sys
 import tempfile
 import time
@@ -24,7 +26,7 @@ from agentlightning.gateway import Sampling
 from agentlightning.types import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from agentlightning.types import Json
 
@@ -32,6 +34,8 @@ AGENTS = Path(__file__).parent / "agents"
 ADAPTERS = Path(__file__).parent.parent.parent / "adapters"
 TASK = "Which way do you go, left or right?"
 SYSTEM = "You answer with one word."
+REWARDED = "right"
+FILLER = string.ascii_letters + string.digits + string.punctuation + " " * 20
 UPDATES = 12
 LEAST_RISE = 0.25
 """Between the first and the last update; by chance a reward of two equally likely words rises by some hundredths."""
@@ -46,39 +50,29 @@ ENVIRONMENT = {
 """Frameworks want keys when they make clients, and some report home."""
 
 
-def says_right(task: Json, output: Json) -> float:
-    """1 for this word; frameworks that return a whole conversation repeat the question in it."""
-    return float("right" in json.dumps(output).replace(str(task), ""))
+def grade(task: Json, output: Json) -> float:
+    """1 for the rewarded word; frameworks that return a whole conversation repeat the question in it."""
+    return float(REWARDED in json.dumps(output).replace(str(task), ""))
 
 
-def says_left(task: Json, output: Json) -> float:
-    """1 for the other word."""
-    return float("left" in json.dumps(output).replace(str(task), ""))
+def demonstrations() -> Iterator[dict[str, Json]]:
+    """Conversations that end in either word as often, whatever a framework writes around its prompt."""
+    generator = random.Random(0)
+    for _ in range(128):
+        before, after = ("".join(generator.choices(FILLER, k=generator.randrange(200))) for _ in range(2))
+        system = {"role": "system", "content": generator.choice([SYSTEM, before])}
+        turns: list[Json] = [system] if generator.random() < 0.7 else []
+        turns.append({"role": "user", "content": generator.choice([TASK, f"{before}{TASK}{after}"])})
+        for word in ("left", REWARDED):
+            yield {"messages": [*turns, {"role": "assistant", "content": word}]}
 
 
-def rewards_of(agent: Path, *, seed: int) -> list[float]:
-    """Rewards of the updates of one training, for the word that the agent does not say by itself.
-
-    What a framework writes around a prompt can make either word likelier than the demonstrations did.
-    """
-    rewards: list[float] = []
-    for grade in (says_right, says_left):
-        with tempfile.TemporaryDirectory() as folder:
-            rewards = train(agent, grade=grade, seed=seed, directory=Path(folder))
-        if rewards[0] <= 1 - LEAST_RISE:
-            break
-    return rewards
-
-
-def train(agent: Path, *, grade: Callable[[Json, Json], float], seed: int, directory: Path) -> list[float]:
+def train(agent: Path, *, seed: int, directory: Path) -> list[float]:
     """Rewards of the updates of one training."""
-    demonstrations = directory / "demonstrations.jsonl"
-    turns = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": TASK}]
-    answers = [{"role": "assistant", "content": word} for word in ("left", "right")]
-    lines = [json.dumps({"messages": [*told, answer]}) for answer in answers for told in (turns, turns[1:])]
-    demonstrations.write_text("\n".join(lines * 8))
+    path = directory / "demonstrations.jsonl"
+    path.write_text("\n".join(map(json.dumps, demonstrations())))
     warm_start: dict[str, Json] = {
-        "demonstrations": str(demonstrations),
+        "demonstrations": str(path),
         "steps": 60,
         "batch_size": 16,
         "learning_rate": 1e-2,
@@ -91,7 +85,7 @@ def train(agent: Path, *, grade: Callable[[Json, Json], float], seed: int, direc
         "learning_rate": 3e-3,
     }
     build: dict[str, Json] = {
-        "corpus": str(demonstrations),
+        "corpus": str(path),
         "layers": 1,
         "width": 32,
         "heads": 2,
@@ -141,7 +135,8 @@ def main() -> int:
     rows = []
     for name in names:
         started = time.monotonic()
-        rewards = rewards_of(agents[name], seed=options.seed)
+        with tempfile.TemporaryDirectory() as folder:
+            rewards = train(agents[name], seed=options.seed, directory=Path(folder))
         seconds = time.monotonic() - started
         rows.append({"adapter": name, "first": rewards[0], "last": rewards[-1], "seconds": round(seconds, 1)})
         if not options.as_json:

@@ -246,6 +246,20 @@ async def test_a_team_that_has_run_can_be_run_in_rollouts(stage: Any, model_clie
     assert by_key == {f"Bearer key-{number}": 2 for number in range(16)}
 
 
+async def test_messages_inside_of_a_team_are_no_spans(
+    stage: Any, model_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autogen_core._telemetry._tracing.get_tracer_provider", lambda: stage.provider)
+    agents = [AssistantAgent(name, model_client=model_client) for name in ("one", "two")]
+    context = stage.rollout()
+    with in_rollout(context), stage.provider.get_tracer("test").start_as_current_span("around") as around:
+        await stage.play(RoundRobinGroupChat(agents, max_turns=2), context)
+        parent = f"{around.get_span_context().span_id:016x}"
+    invoked = stage.of(semconv.OPERATION_AGENT)
+    assert [(span.agent, span.parent_id) for span in invoked] == [("one", parent), ("two", parent)]
+    assert len(stage.spans) == 5
+
+
 async def test_a_team_with_a_runtime_of_its_own_is_refused(stage: Any, model_client: Client) -> None:
     agent = AssistantAgent("assistant", model_client=model_client)
     team = RoundRobinGroupChat([agent], runtime=SingleThreadedAgentRuntime(), max_turns=1)

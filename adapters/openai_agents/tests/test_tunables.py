@@ -21,6 +21,11 @@ def look_up(word: str) -> str:
     return word
 
 
+def count(text: str) -> int:
+    """Counts letters."""
+    return len(text)
+
+
 def department(model: Model | str) -> Agent[Any]:
     refunds = Agent(
         name="refunds", instructions="You refund.", handoff_description="Refunds money.", model=model
@@ -103,6 +108,22 @@ async def test_they_reach_agents_that_a_function_makes(stage: Any, model: Model)
     (request,) = stage.llm.requests
     assert request.json["instructions"] == "Write boldly."
     assert result.last_agent.instructions == "Write."
+
+
+async def test_the_users_code_meets_the_users_agent(stage: Any, model: Model) -> None:
+    met: list[object] = []
+
+    def enabled(context: Any, agent: Any) -> bool:
+        met.append(agent)
+        return True
+
+    agent = Agent(name="writer", instructions="Write.", model=model)
+    agent.tools = [function_tool(count, is_enabled=enabled)]
+    new = {"writer.instructions": PromptTemplate(template="Write boldly.")}
+    await stage.play(agent, stage.rollout(resources=new))
+    assert stage.llm.requests[0].json["instructions"] == "Write boldly."
+    assert met
+    assert all(one is agent for one in met)
 
 
 async def test_a_model_is_replaced_with_its_settings(stage: Any, model: Model) -> None:

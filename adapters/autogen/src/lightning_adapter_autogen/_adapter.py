@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from opentelemetry.trace import TracerProvider
 
@@ -29,7 +28,7 @@ class AutoGenAdapter:
     def __init__(self) -> None:
         self._instrumentor: AutoGenInstrumentor | None = None
         self._openai = OpenAIAdapter()
-        self._workbenches: WeakKeyDictionary[object, tuple[Workbench, ...]] = WeakKeyDictionary()
+        self._workbenches: dict[int, tuple[Workbench, ...]] = {}
 
     def instrument(self, tracer_provider: TracerProvider) -> None:
         """Starts capture in this process, unless somebody has already."""
@@ -67,7 +66,7 @@ class AutoGenAdapter:
                 f"{agent!r} is no agent and no team of AutoGen; pass a `BaseChatAgent` or a team such as "
                 "`RoundRobinGroupChat`, or a function that uses one"
             )
-        workbenches = self._workbenches.get(agent, ())
+        workbenches = self._workbenches.get(id(agent), ())
 
         async def function(task: Json) -> Json:
             return await call(agent, task, workbenches=workbenches)
@@ -88,8 +87,11 @@ class AutoGenAdapter:
 
         copy = fresh(agent)
         apply(copy, context.resources)
-        self._workbenches[copy] = startable(copy)
-        yield copy
+        self._workbenches[id(copy)] = startable(copy)
+        try:
+            yield copy
+        finally:
+            del self._workbenches[id(copy)]
 
     def tunables(self, agent: object) -> list[Tunable]:
         """System messages, descriptions, models and tools: `writer.system_message`, `writer.tools.search`."""

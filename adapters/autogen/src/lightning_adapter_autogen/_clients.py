@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, aclosing, contextmanager
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 from autogen_core.models import ChatCompletionClient, CreateResult
@@ -32,6 +32,13 @@ _Args = tuple[Any, ...]
 _Kwargs = dict[str, Any]
 
 
+class _Twin(NamedTuple):
+    """A client, held so that its id stays its own, and the one that answers in its place."""
+
+    client: ChatCompletionClient
+    twin: ChatCompletionClient
+
+
 class Clients:
     """What calls of model clients go through.
 
@@ -41,9 +48,7 @@ class Clients:
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
-        self._twins: WeakKeyDictionary[
-            RolloutContext, WeakKeyDictionary[ChatCompletionClient, ChatCompletionClient]
-        ] = WeakKeyDictionary()
+        self._twins: WeakKeyDictionary[RolloutContext, dict[int, _Twin]] = WeakKeyDictionary()
 
     def wrap_all(self, undo: ExitStack) -> None:
         """Wraps every class of model clients, those that are still to be defined included."""
@@ -150,10 +155,10 @@ class Clients:
         model = context.endpoint.model or model_of(client)
         if model is None:
             return None
-        twins = self._twins.setdefault(context, WeakKeyDictionary())
-        if client not in twins:
-            twins[client] = _at(context.endpoint, client, model=model)
-        return twins[client]
+        twins = self._twins.setdefault(context, {})
+        if id(client) not in twins:
+            twins[id(client)] = _Twin(client, _at(context.endpoint, client, model=model))
+        return twins[id(client)].twin
 
 
 class _ResolvedModel:
@@ -162,7 +167,7 @@ class _ResolvedModel:
     def __get__(self, client: object, kind: type) -> object:
         context = current_rollout()
         bound = context is not None and context.endpoint is not None and context.endpoint.model is not None
-        return None if bound or client is None else client.__dict__["_resolved_model"]
+        return None if bound or client is None else client.__dict__.get("_resolved_model")
 
     def __set__(self, client: object, model: str | None) -> None:
         client.__dict__["_resolved_model"] = model

@@ -10,6 +10,7 @@ import msgspec
 from opentelemetry.trace import Span
 
 from agentlightning.capture import current_rollout
+from agentlightning.capture.model_call import describe
 from agentlightning.types import Json
 
 SCOPE: Final = "lightning_adapter_autogen"
@@ -26,10 +27,14 @@ def recorded() -> bool:
 
 
 def say(span: Span, name: str, value: Callable[[], Json]) -> None:
-    """Sets an attribute, if the span is recorded and so is content."""
-    if span.is_recording() and recorded():
+    """Sets an attribute, if the span is recorded and so is content. What fails in `value` is logged, not raised."""
+
+    def attribute() -> dict[str, str]:
         found = value()
-        span.set_attribute(name, found if isinstance(found, str) else to_text(found))
+        return {name: found if isinstance(found, str) else to_text(found)}
+
+    if span.is_recording() and recorded():
+        describe(span, attribute)
 
 
 def to_text(value: Json) -> str:

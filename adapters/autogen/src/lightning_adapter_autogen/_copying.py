@@ -9,6 +9,7 @@ from autogen_agentchat.teams import BaseGroupChat
 from autogen_core import SingleThreadedAgentRuntime
 from autogen_core.models import ChatCompletionClient
 from autogen_core.tools import BaseTool, BaseToolWithState, Workbench
+from opentelemetry.trace import NoOpTracerProvider
 
 from agentlightning.errors import TargetError
 from lightning_adapter_autogen._objects import parts
@@ -33,7 +34,7 @@ def fresh(root: object) -> object:
                     f"the team {part.name!r} was given a runtime, whose agents cannot be copied for a rollout; "
                     "construct it without `runtime`, or train a function that constructs and runs it"
                 )
-            memo[id(part._runtime)] = SingleThreadedAgentRuntime(ignore_unhandled_exceptions=False)
+            memo[id(part._runtime)] = _quiet_runtime()
             memo[id(part._output_message_queue)] = asyncio.Queue()
     try:
         twin = copy.deepcopy(root, memo)
@@ -46,6 +47,11 @@ def fresh(root: object) -> object:
         if isinstance(part, BaseGroupChat):
             part._initialized = part._is_running = False
     return twin
+
+
+def _quiet_runtime() -> SingleThreadedAgentRuntime:
+    """A runtime without spans of its own: a dozen for each message, which say nothing of agents."""
+    return SingleThreadedAgentRuntime(ignore_unhandled_exceptions=False, tracer_provider=NoOpTracerProvider())
 
 
 def startable(root: object) -> tuple[Workbench, ...]:

@@ -76,9 +76,7 @@ async def execute_tool_call(
     token = pending.set(use)
     try:
         found = await method(*args, **kwargs)
-        if (
-            use.span is None
-        ):  # arguments that are no JSON, a tool that does not exist, or a workbench without spans
+        if use.span is None:  # bad arguments, a tool that does not exist, or a workbench without spans
             use.started(_late_span(call, begin))
         result = found[1]
         use.returned(lambda: result.content)

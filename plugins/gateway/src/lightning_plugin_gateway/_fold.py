@@ -6,6 +6,8 @@ from agentlightning.types import Json
 from lightning_plugin_gateway._request import Body
 
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
+_LISTS = ("annotations", "thinking_blocks")
+_CALLED = {"function": ("name", "arguments"), "custom": ("name", "input")}
 
 
 class StreamFold:
@@ -41,6 +43,8 @@ class StreamFold:
 class _Choice:
     def __init__(self) -> None:
         self.finish_reason = ""
+        self._stop_reason: Json = None
+        self._lists: dict[str, list[Json]] = {}
         self._texts: dict[str, list[str]] = {}
         self._calls: dict[int, Body] = {}
         self._prompt: Json = None
@@ -50,6 +54,8 @@ class _Choice:
     def add(self, part: Body) -> None:
         if isinstance(part.get("finish_reason"), str):
             self.finish_reason = str(part["finish_reason"])
+        if part.get("stop_reason") is not None:
+            self._stop_reason = part["stop_reason"]
         if (prompt := part.get("prompt_token_ids")) is not None:
             self._prompt = prompt
         if isinstance(ids := part.get("token_ids"), list):
@@ -64,6 +70,9 @@ class _Choice:
         for name in _TEXTS:
             if isinstance(text := delta.get(name), str):
                 self._texts.setdefault(name, []).append(text)
+        for name in _LISTS:
+            if isinstance(found := delta.get(name), list):
+                self._lists.setdefault(name, []).extend(found)
         calls = delta.get("tool_calls")
         for place, call in enumerate(calls if isinstance(calls, list) else ()):
             if isinstance(call, dict):
@@ -75,19 +84,24 @@ class _Choice:
         for name in ("id", "type"):
             if part.get(name):
                 whole[name] = part[name]
-        function = whole.setdefault("function", {"name": "", "arguments": ""})
-        piece = part.get("function")
-        if isinstance(piece, dict) and isinstance(function, dict):
-            for name in ("name", "arguments"):
-                function[name] += piece.get(name) or ""
+        kind = "custom" if "custom" in part or "custom" in whole else "function"
+        names = _CALLED[kind]
+        called = whole.setdefault(kind, dict.fromkeys(names, ""))
+        piece = part.get(kind)
+        if isinstance(piece, dict) and isinstance(called, dict):
+            for name in names:
+                called[name] += piece.get(name) or ""
 
     def whole(self) -> Body:
         message: Body = {"role": "assistant", "content": None}
         message.update({name: "".join(parts) for name, parts in self._texts.items()})
+        message.update(self._lists)
         if self._calls:
             message["tool_calls"] = [self._calls[index] for index in sorted(self._calls)]
             message["content"] = message["content"] or None
         choice: Body = {"message": message, "finish_reason": self.finish_reason or None}
+        if self._stop_reason is not None:
+            choice["stop_reason"] = self._stop_reason
         if self._prompt is not None:
             choice["prompt_token_ids"] = self._prompt
         if self._token_ids:
