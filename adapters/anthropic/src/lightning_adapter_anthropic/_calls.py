@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -22,6 +23,12 @@ HttpPools = Pools[anthropic.DefaultHttpxClient, anthropic.DefaultAsyncHttpxClien
 Options = Any
 """The SDK's `FinalRequestOptions`, which it does not export."""
 _OURS: Final = re.compile(r"/v1/messages(/count_tokens)?(\?.*)?$")
+_UNTRACED: Final[dict[str, bool]] = (
+    {"open_telemetry": False}
+    if "open_telemetry" in inspect.signature(anthropic.Anthropic.__init__).parameters
+    else {}
+)
+"""Newer releases of the SDK make spans of their own, where a call has ours already."""
 _COUNTING: Final = "/count_tokens"
 _OTHERS: Final = re.compile(
     r"opentelemetry\.instrumentation\.(genai\.)?anthropic(\.|$)|openinference\.instrumentation\.anthropic(\.|$)"
@@ -120,6 +127,7 @@ class Calls:
             http_client=pool,
             timeout=client.timeout,
             max_retries=client.max_retries,
+            **_UNTRACED,
         )
         twin._custom_headers = {}  # ANTHROPIC_CUSTOM_HEADERS
         return twin
