@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -59,6 +60,23 @@ class InferenceEngine(Protocol):
         ...
 
 
+class LossInput(StrEnum):
+    """What a loss may ask for beside log-probabilities, old log-probabilities, advantages and weights.
+
+    - `calls`: `calls_T`, integers: which call of the batch a token belongs to; all tokens of a call come together.
+    - `rollouts`: `rollouts_T`, integers: which rollout; all tokens of a rollout come together.
+    - `reference`: `reference_logprobs_T`, of the tree's `reference_logprobs`.
+    - `sampler`: `sampler_logprobs_T`, what the sampler reported, where `old_logprobs_T` is the learner's own.
+    - `versions`: `versions_T`, integers: the policy version that sampled the token.
+    """
+
+    CALLS = "calls"
+    ROLLOUTS = "rollouts"
+    REFERENCE = "reference"
+    SAMPLER = "sampler"
+    VERSIONS = "versions"
+
+
 class LossSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A loss, by name for engines far away, by import string for those in this process.
 
@@ -66,11 +84,13 @@ class LossSpec(msgspec.Struct, frozen=True, kw_only=True):
         name: The field's name for it, such as `ppo_clip` or `cross_entropy`.
         target: `module:function` with the signature described in `docs/explanation/learning.md`.
         params: Keyword arguments of the function.
+        inputs: What else the function takes; a learner that cannot give one of them refuses the loss.
     """
 
     name: str
     target: str
     params: dict[str, float | int | str | bool] = {}
+    inputs: tuple[LossInput, ...] = ()
 
 
 class OptimizerConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,6 +35,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
         model: Model that served the call.
         reward: Reward aimed at this decision itself; None if there is none.
         credit: Share of the return this decision is given, by the credit stage.
+        value: Return that a critic expected before the decision; None if there is no critic.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     reward: float | None = None
     credit: float | None = None
+    value: float | None = None
 
 
 class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +109,9 @@ class TokenTree:
         advantages: `array('f')`, `[N]`; 0 until `TokenForest.assign`.
         weights: `array('f')`, `[N]`; loss weight, 0 on everything that is not trained.
         calls: Every call inserted.
+        old_logprobs: `array('f')`, `[N]`; log-probabilities under the learner's weights when the update began, which
+            ratios are taken to; empty if the sampler's `logprobs` stand for them.
+        reference_logprobs: `array('f')`, `[N]`; log-probabilities under a reference policy; empty if there is none.
     """
 
     group: str
@@ -118,6 +123,8 @@ class TokenTree:
     advantages: array[float]
     weights: array[float]
     calls: tuple[Call, ...]
+    old_logprobs: array[float] = field(default_factory=lambda: array("f"))
+    reference_logprobs: array[float] = field(default_factory=lambda: array("f"))
 
     def __len__(self) -> int:
         return len(self.token_ids)
