@@ -55,7 +55,7 @@ class Contender:
             await self._store.rollouts.finish(lease.attempt.id, token=lease.attempt.token)
             cursor = None
             while True:
-                query = SpanQuery(rollout_ids=(lease.rollout.id,))
+                query = SpanQuery(rollout_ids=(lease.rollout.id,), operations=("chat",))
                 page = await self._store.spans.page(query, limit=_PAGE, cursor=cursor)
                 recorded += len(page.items)
                 complete += sum(_is_complete(span, tokens) for span in page.items)

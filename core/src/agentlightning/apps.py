@@ -36,7 +36,8 @@ class AppContext(msgspec.Struct, frozen=True, kw_only=True):
 class AppFactory(Protocol):
     """Target of an `AppSpec` with a `mount`.
 
-    If the app has an async method `aclose`, it is called once, when the server stops.
+    If the app has an async method `aclose`, it is called once, when the server stops; if it has a method `metrics`, the
+    text that it returns, in Prometheus' format, is a part of the server's `/metrics`.
 
     The app is called with its prefix in `scope["root_path"]`, the rest in `scope["path"]`, and the caller's
     `credentials.Credential` (None where it is public) in `scope["agl.credential"]`.

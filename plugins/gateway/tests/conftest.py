@@ -10,6 +10,7 @@ from typing import Any
 import openai
 import pytest
 
+from agentlightning import semconv
 from agentlightning.credentials import KeyRing
 from agentlightning.gateway import AttemptGrant, Gateway, GatewayConfig, HttpUpstream, Upstream
 from agentlightning.store import AppendResult, SpanQuery, SpanStore, Store, open_store
@@ -26,13 +27,13 @@ ROLLOUTS = ("r1", "r2", "r/1")
 
 @dataclass
 class FailingSpans:
-    """Spans of a store that fails on demand."""
+    """Spans of a store that fails on demand: of calls, not the marks of streams that have begun."""
 
     spans: SpanStore
     fail: list[Exception] = field(default_factory=list)
 
     async def append(self, spans: Sequence[Span], *, token: int | None = None) -> AppendResult:
-        if self.fail:
+        if self.fail and any(span.operation != semconv.OPERATION_BEGUN for span in spans):
             raise self.fail.pop()
         return await self.spans.append(spans, token=token)
 
@@ -65,8 +66,10 @@ class Bench:
         return self.leases[rollout].attempt.id
 
     async def spans(self) -> list[Span]:
+        """Of calls; not the marks of streams that have begun."""
         page = await self.store.spans.page(SpanQuery(include_late=True))
-        return sorted(page.items, key=lambda span: (span.start_ns, span.sequence))
+        calls = [span for span in page.items if span.operation != semconv.OPERATION_BEGUN]
+        return sorted(calls, key=lambda span: (span.start_ns, span.sequence))
 
     def key(
         self,

@@ -14,6 +14,7 @@ from agentlightning.credentials import Credential, KeyRing, Scope
 from agentlightning.gateway import AttemptGrant, GatewayConfig
 from agentlightning.store import MemoryStore
 from agentlightning.types import Mode
+from lightning_plugin_gateway._alarms import Alarms
 from lightning_plugin_gateway._attribution import Attribution
 from lightning_plugin_gateway._errors import ApiError
 from lightning_plugin_gateway._exchange import Exchange
@@ -169,7 +170,7 @@ async def test_a_key_that_was_good_is_refused_once_it_has_expired() -> None:
     )
     grant = AttemptGrant(rollout_id="r", attempt_id="a", token=3, mode=Mode.VAL, seed=2**62, models=("m",))
     headers = [(b"x-api-key", attribution.issue(grant).encode())]
-    exchange = Exchange({"headers": headers}, receive=AsyncMock(), send=AsyncMock())
+    exchange = Exchange({"headers": headers}, receive=AsyncMock(), send=AsyncMock(), alarms=Alarms())
     for _ in range(2):
         assert (await attribution.caller(Route(endpoint="call"), exchange)).grant == grant
     now[0] = 110.0

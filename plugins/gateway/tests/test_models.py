@@ -40,3 +40,13 @@ async def test_a_key_lists_the_models_of_its_grant_only(serve: Serve) -> None:
         assert [model.id async for model in sdk.models.list()] == ["b"]
         with pytest.raises(openai.NotFoundError):
             await sdk.models.retrieve("a")
+
+
+async def test_a_model_for_every_name_is_listed_only_by_a_name_of_its_own(serve: Serve) -> None:
+    for upstreams, listed in (
+        ({"*": HERE}, []),
+        ({"*": HttpUpstream(base_url=HERE.base_url, model="known")}, ["known"]),
+        ({"*": HERE, "own": HERE}, ["own"]),
+    ):
+        async with serve(upstreams=upstreams) as bench, bench.sdk() as sdk:
+            assert [model.id async for model in sdk.models.list()] == listed

@@ -320,14 +320,6 @@ async def test_embeddings_pass_through_to_upstreams_that_have_them(serve: Serve)
     assert (span.operation, span.tokens, "agl.incomplete" in span.attributes) == ("embeddings", (), False)
 
 
-async def test_tokens_are_counted_by_an_upstream_that_speaks_messages_only(serve: Serve) -> None:
-    async with native(MESSAGE) as server, serve(upstreams={"m": server.upstream("messages")}) as bench:
-        async with claude(bench) as sdk:
-            counted = await sdk.messages.count_tokens(model="m", messages=HELLO, system="s")
-        ((_, _, sent),) = server.asked
-    assert (counted.input_tokens, sent["max_tokens"], sent["system"]) == (5, 1, "s")
-
-
 async def test_an_upstream_that_answers_with_another_model_is_recorded_as_such(serve: Serve) -> None:
     async with native(MESSAGE) as server, serve(upstreams={"m": server.upstream("messages")}) as bench:
         async with claude(bench) as sdk:

@@ -76,3 +76,17 @@ async def test_a_reserved_name_of_another_kind_is_told(serve: Serve) -> None:
     async with serve() as bench, pinned(bench, resources) as sdk:
         with pytest.raises(openai.InternalServerError, match="must be of kinds 'model' and 'prompt'"):
             await sdk.chat.completions.create(model="m", messages=HELLO)
+
+
+async def test_prompts_are_counted_as_they_would_be_sent(serve: Serve) -> None:
+    resources = {
+        "gateway.model": ModelEndpoint(model="better"),
+        "gateway.system": PromptTemplate(template="Be brief."),
+    }
+    async with serve() as bench, pinned(bench, resources, models=("m",)) as sdk:
+        body = {"model": "m", "messages": HELLO, "system": "a long instruction of the agent's own"}
+        counted = await sdk.post("/messages/count_tokens", body=body, cast_to=object)
+        sent = bench.llm.requests[0].json
+    assert counted["input_tokens"] > 0
+    assert sent["model"] == "better"
+    assert sent["messages"][0] == {"role": "system", "content": "Be brief."}

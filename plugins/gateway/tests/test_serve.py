@@ -16,10 +16,12 @@ import aiohttp
 import openai
 import pytest
 
+from agentlightning import semconv
 from agentlightning.credentials import Credential, KeyRing, Scope
+from agentlightning.pipeline._join import Join
 from agentlightning.store import SpanQuery, open_store
 from agentlightning.testing import ScriptedAnswer, ScriptedLLM, ScriptedRequest
-from agentlightning.types import Mode, RolloutRequest, RolloutStatus
+from agentlightning.types import Episode, Experience, Mode, RolloutRequest, RolloutStatus
 
 HttpStore = pytest.importorskip("lightning_plugin_server", reason="`agl serve` is the server's").HttpStore
 
@@ -95,7 +97,7 @@ async def test_a_server_observes_live_traffic_and_records_an_attempts_calls(tmp_
     async with open_store(url) as store:
         page = await store.rollouts.list(limit=10)
         assert [rollout.status for rollout in page.items] == [RolloutStatus.SUCCEEDED] * 2
-        spans = (await store.spans.page(SpanQuery())).items
+        spans = (await store.spans.page(SpanQuery(operations=("chat",)))).items
     assert [span.tokens[0].incomplete for span in spans] == ["", ""]
 
 
@@ -172,7 +174,7 @@ async def test_two_gateway_processes_in_front_of_one_store_lose_nothing(
             assert answers[0] == answers[1]
             for address in gateways:
                 assert (await post(f"{address}/v1/chat/completions", SECRET, body))[0] == 200
-            spans = (await store.spans.page(SpanQuery(rollout_ids=("r1",)))).items
+            spans = (await store.spans.page(SpanQuery(rollout_ids=("r1",), operations=("chat",)))).items
             page = await store.rollouts.list(limit=10)
     assert len(spans) == 21
     assert all(span.tokens[0].incomplete == "" for span in spans)
@@ -193,11 +195,17 @@ async def test_a_gateway_killed_with_calls_in_flight_leaves_no_answered_call_unr
     attempt = lease.attempt.id
     key = KeyRing(SECRET).issue(Credential(scope=Scope.AGENT, rollout_id="r1", attempt_id=attempt))
     answered: list[str] = []
+    reading = asyncio.Semaphore(0)
 
     async def ask(sdk: openai.AsyncOpenAI, text: str) -> None:
         messages = [{"role": "user", "content": text}]
         stream = await sdk.chat.completions.create(model="m", messages=messages, stream=True)  # type: ignore[arg-type]
-        answered.append("".join([part.choices[0].delta.content or "" async for part in stream]))
+        said = ""
+        async for part in stream:
+            if not said and (part.choices[0].delta.content or ""):
+                reading.release()
+            said += part.choices[0].delta.content or ""
+        answered.append(said)
 
     def sdk_of(address: str) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0)
@@ -207,8 +215,10 @@ async def test_a_gateway_killed_with_calls_in_flight_leaves_no_answered_call_unr
         async with serving(*arguments) as (process, address), sdk_of(address) as sdk:
             for number in range(5):
                 await ask(sdk, f"q{number}")
+                await reading.acquire()
             held = [asyncio.create_task(ask(sdk, "held")) for _ in range(5)]
-            await asyncio.to_thread(llm.wait_held, 5)
+            for _ in held:
+                await reading.acquire()
             process.kill()
             failures = await asyncio.gather(*held, return_exceptions=True)
         async with serving(*arguments) as (_, address), sdk_of(address) as sdk:
@@ -220,7 +230,15 @@ async def test_a_gateway_killed_with_calls_in_flight_leaves_no_answered_call_unr
     async with open_store(url) as store:
         spans = (await store.spans.page(SpanQuery(attempt_ids=(attempt,)))).items
         (found,) = await store.rollouts.attempts(["r1"])
-    recorded = [span.attributes["gen_ai.output.messages"][0]["content"] for span in spans]  # type: ignore[index]
+        rollout = await store.rollouts.get("r1")
+    whole = [span for span in spans if span.operation == semconv.OPERATION_CHAT]
+    recorded = [span.attributes["gen_ai.output.messages"][0]["content"] for span in whole]  # type: ignore[index]
     assert recorded == answered == [*(f"q{number}" for number in range(5)), "held"]
-    assert all(span.tokens[0].incomplete == "" for span in spans)
+    assert all(span.tokens[0].incomplete == "" for span in whole)
+    # the clients had read the beginnings of five answers: they are calls of the attempt, and cannot be trained
+    episode = Episode(rollout=rollout, attempt=found, spans=tuple(spans))
+    (joined,) = Join({})(Experience(episodes=(episode,))).episodes
+    reasons = [span.tokens[0].incomplete for span in joined.spans if span.operation == semconv.OPERATION_CHAT]
+    assert len(reasons) == 11
+    assert sum("gateway ended" in reason for reason in reasons) == 5
     assert found.finished_at is None  # nobody but its runner ends it

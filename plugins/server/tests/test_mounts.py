@@ -167,6 +167,34 @@ async def test_apps_are_closed_once_when_the_server_stops_also_after_one_that_ca
     assert "innards" in caplog.text
 
 
+class Telling:
+    """An app that tells metrics."""
+
+    def __init__(self, told: str | Exception) -> None:
+        self.told = told
+
+    async def __call__(self, scope: object, receive: Receive, send: Send) -> None:
+        await hello(scope, receive, send)
+
+    def metrics(self) -> str:
+        if isinstance(self.told, Exception):
+            raise self.told
+        return self.told
+
+
+async def test_apps_tell_metrics_and_one_that_cannot_hides_no_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    apps = [Telling("agl_one 1"), Telling(RuntimeError("innards")), Telling("agl_two 2\n"), hello]
+    mounts = [Mount(prefix=f"/{place}", app=app, public=True) for place, app in enumerate(apps)]
+    with running_server(MemoryStore(), mounts=mounts) as server:
+        async with aiohttp.ClientSession(server.url) as http:
+            status, text = await get(http, "/metrics", server.key)
+    assert (status, text.splitlines()[-2:]) == (200, ["agl_one 1", "agl_two 2"])
+    assert "agl_rollouts" in text
+    assert ("innards" in caplog.text, "innards" in text) == (True, False)
+
+
 async def load(plugins: FakePlugins, *wanted: str) -> list[str]:
     mounts = load_mounts(plugins, store=MemoryStore(), keys=KEYS, wanted=wanted)  # type: ignore[arg-type]
     return [mount.prefix for mount in mounts]

@@ -1,4 +1,4 @@
-"""`agl new`: a package of one's own to begin with, which passes its contract test at once."""
+"""`agl new`: a package of one's own to begin with, which passes its tests at once."""
 
 from __future__ import annotations
 
@@ -35,6 +35,25 @@ _TEMPLATES: Final = {
         "src/lightning_algorithm_$module/py.typed": "",
         "tests/test_contract.py": "test_contract.py",
     },
+    "agent": {
+        "pyproject.toml": "pyproject.toml",
+        "README.md": "README.md",
+        "agent.py": "agent.py",
+        "graders.py": "graders.py",
+        "tasks.jsonl": "tasks.jsonl",
+        "held_out.jsonl": "held_out.jsonl",
+        "tests/test_agent.py": "test_agent.py",
+    },
+    "plugin": {
+        "pyproject.toml": "pyproject.toml",
+        "README.md": "README.md",
+        "src/lightning_plugin_$module/__init__.py": "package.py",
+        "src/lightning_plugin_$module/hooks.py": "hooks.py",
+        "src/lightning_plugin_$module/_grader.py": "grader.py",
+        "src/lightning_plugin_$module/_observer.py": "observer.py",
+        "src/lightning_plugin_$module/py.typed": "",
+        "tests/test_plugin.py": "test_plugin.py",
+    },
 }
 """Files of each kind of package, and the template of each; an empty one has none."""
 
@@ -47,7 +66,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 @click.option("--directory", metavar="DIR", help="Folder to make; else lightning-KIND-NAME.")
 @json_option
 def command(*, kind: str, name: str, directory: str | None, as_json: bool) -> None:
-    """Make a package of one's own that passes its contract test at once.
+    """Make a package of one's own that passes its tests at once.
 
     KIND is what it is, NAME what it is for: lower-case words with hyphens, such as my-framework.
     """

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import click
+import msgspec
 
 from agentlightning._install_hints import install_hint
+from agentlightning._upstreams import parse_upstream
 from agentlightning.config import EffectiveConfig, RunConfig, load_config
-from agentlightning.errors import ConfigError
 from agentlightning.plugins import Plugins, kind_of
 from agentlightning.specs import AlgorithmSpec, EngineSpec, Spec
 from agentlightning.types import Json
@@ -113,12 +114,9 @@ def check_names(config: RunConfig, plugins: Plugins) -> None:
 
 
 def _upstream(text: str) -> tuple[str, Json]:
-    model, separator, url = text.partition("=")
-    if not separator or not model or not url:
-        raise ConfigError(
-            f"--upstream takes MODEL=URL, got {text!r}; for example '*=http://127.0.0.1:8000/v1'"
-        )
-    return model, {"base_url": url}
+    model, upstream = parse_upstream(text)
+    settings = msgspec.to_builtins(upstream)
+    return model, {name: value for name, value in settings.items() if value is not None}
 
 
 def _listed(value: object) -> Json:

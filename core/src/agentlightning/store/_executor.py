@@ -21,7 +21,7 @@ KEY_LIFE_S = 86_400.0
 """How long an idempotency key is remembered."""
 
 
-FEW = 8
+FEW = 32
 """Rollouts or spans that make a light operation."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from lightning_plugin_gateway._alarms import Alarms
 from lightning_plugin_gateway._asgi import Receive, Scope, Send
 from lightning_plugin_gateway._attempts import AttemptCalls, Attempts
 from lightning_plugin_gateway._attribution import Attribution, Caller
@@ -31,18 +32,20 @@ class GatewayApp:
         models: Models,
         calls: Calls,
         counting: Counting,
+        alarms: Alarms,
     ) -> None:
         self._attribution = attribution
         self._attempts = attempts
         self._models = models
         self._calls = calls
         self._counting = counting
+        self._alarms = alarms
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
         if scope["type"] != "http":
             raise RuntimeError(f"the gateway serves HTTP only, not {scope['type']!r}")
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, alarms=self._alarms)
         anthropic = bool(exchange.header(b"anthropic-version"))
         wire = WIRES["messages" if anthropic else "chat"]
         try:

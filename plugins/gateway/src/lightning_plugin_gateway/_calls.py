@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from hashlib import blake2b
 
 import msgspec
@@ -13,6 +13,7 @@ import msgspec
 from agentlightning.gateway import GatewayConfig, Price
 from agentlightning.store import Store
 from lightning_plugin_gateway import _asking
+from lightning_plugin_gateway._alarms import Alarms
 from lightning_plugin_gateway._attempts import AttemptCalls
 from lightning_plugin_gateway._attribution import Caller
 from lightning_plugin_gateway._call import Call
@@ -51,6 +52,8 @@ class Calls:
         live: LiveRecorder,
         prices: Mapping[str, Price],
         turns: TurnBuilder,
+        active: set[Call],
+        alarms: Alarms,
     ) -> None:
         self._store = store
         self._preparing = preparing
@@ -60,7 +63,8 @@ class Calls:
         self._live = live
         self._prices = prices
         self._turns = turns
-        self._active: set[Call] = set()
+        self._active = active
+        self._alarms = alarms
         self._over = asyncio.Event()
 
     async def serve(self, exchange: Exchange, caller: Caller, calls: AttemptCalls, wire: Wire) -> None:
@@ -142,7 +146,7 @@ class Calls:
         call.paused(since)
 
     async def _whole(self, call: Call, model: Model, out: Outgoing) -> None:
-        async with self._in_time(call):
+        with self._in_time(call):
             said, completion = await _asking.answer(model, out, route=self._preparing.route(call))
         if call.turn:
             completion = await self._turns.read(call.turn, completion)
@@ -160,27 +164,27 @@ class Calls:
         writer = call.wire.events(call.record.asked)
         sent: list[bytes] = []
         held: list[bytes] = []
-        async with (
-            self._in_time(call),
-            aclosing(_asking.events(model, out, route=self._preparing.route(call))) as events,
-        ):
-            async for event, chunks in events:
-                for chunk in chunks:
-                    fold.add(chunk)
-                if native:
-                    seen = native.event(event)
-                    if held or is_last(event):
-                        held.append(seen)
-                        continue
-                    if not call.record.response_id:
-                        call.record.response_id = _event_id(event)
-                else:
-                    seen = b"".join([writer.add(chunk) for chunk in chunks])
-                if seen:
-                    if not sent:
-                        await call.begin_events()
-                    sent.append(seen)
-                    await call.exchange.send(seen)
+        route = self._preparing.route(call)
+        with self._in_time(call):
+            async with aclosing(_asking.events(model, out, route=route)) as events:
+                async for event, chunks in events:
+                    for chunk in chunks:
+                        fold.add(chunk)
+                    if native:
+                        seen = native.event(event)
+                        if held or is_last(event):
+                            held.append(seen)
+                            continue
+                        if not call.record.response_id:
+                            call.record.response_id = _event_id(event)
+                    else:
+                        seen = b"".join([writer.add(chunk) for chunk in chunks])
+                    if seen:
+                        if not sent:
+                            await self._mark(call)
+                            await call.begin_events()
+                        sent.append(seen)
+                        await call.exchange.send(seen)
         if not fold.finished:
             message = "the upstream ended its stream before the answer was complete"
             raise ApiError(502, message, fault="upstream_closed")
@@ -194,8 +198,15 @@ class Calls:
         self._answered(call, completion, b"".join([*sent, end]))
         await call.exchange.send(end, last=True)
 
-    def _in_time(self, call: Call) -> _InTime:
-        return _InTime(call, self._config.call_timeout_s)
+    @contextmanager
+    def _in_time(self, call: Call) -> Iterator[None]:
+        """Ends what takes longer than a call may. Raises `ApiError` 504."""
+        timeout_s = self._config.call_timeout_s
+        try:
+            with self._alarms.timeout(call.deadline(timeout_s)):
+                yield
+        except TimeoutError:
+            raise _asking.deadline_error(timeout_s) from None
 
     def _answered(self, call: Call, completion: Body, body: bytes) -> None:
         """Remembers an answer for whoever asks for it again or goes on from it."""
@@ -232,6 +243,14 @@ class Calls:
         if not call.exchange.gone:
             await self._tell(call, ApiError(503, "the gateway is shutting down", fault="cancelled"))
 
+    async def _mark(self, call: Call) -> None:
+        """Records that a stream has begun: if this process dies, what its client has read of it is not forgotten.
+
+        Of an answer in one piece nothing was read if it was not recorded.
+        """
+        if not call.caller.observed:
+            await self._recorder.append(call.record.mark(now_ns=time.time_ns()), call.caller.grant)
+
     async def _append(
         self, call: Call, completion: Body, *, error: ApiError | None = None, cancelled: bool = False
     ) -> None:
@@ -256,24 +275,6 @@ class Calls:
         if not call.exchange.started:
             raise error
         await call.exchange.send(call.wire.error_event(error), last=True)
-
-
-class _InTime:
-    """Ends what takes longer than a call may. Raises `ApiError` 504."""
-
-    def __init__(self, call: Call, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        left = call.deadline(timeout_s) - time.monotonic()
-        self._timeout = asyncio.timeout(left)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, *exc: object) -> None:
-        try:
-            await self._timeout.__aexit__(*exc)  # type: ignore[arg-type]
-        except TimeoutError:
-            raise _asking.deadline_error(self._timeout_s) from None
 
 
 def _event_id(event: Body) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Final
 
+from lightning_plugin_gateway._alarms import Alarm, Alarms
 from lightning_plugin_gateway._asgi import Message, Receive, Scope, Send
 from lightning_plugin_gateway._errors import ApiError, bad_request
 
@@ -14,7 +16,7 @@ _EVENTS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
-_BODY_TIMEOUT_S = 60.0
+_BODY_TIMEOUT_S: Final = 60.0
 
 
 class Exchange:
@@ -25,11 +27,13 @@ class Exchange:
         started: The response's head has been sent.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, alarms: Alarms) -> None:
         headers = scope["headers"]
         self._headers: dict[bytes, bytes] = dict(headers) if isinstance(headers, list) else {}
         self._receive = receive
         self._send = send
+        self._alarms = alarms
+        self._watching: Alarm | None = None
         self._watcher: asyncio.Task[None] | None = None
         self.gone = False
         self.started = False
@@ -59,7 +63,7 @@ class Exchange:
                 f"content-encoding {self.header(b'content-encoding')!r}; send the body uncompressed"
             )
         try:
-            async with asyncio.timeout(_BODY_TIMEOUT_S):
+            with self._alarms.timeout(asyncio.get_running_loop().time() + _BODY_TIMEOUT_S):
                 return await self._read(limit)
         except TimeoutError:
             raise bad_request(f"the body did not arrive within {_BODY_TIMEOUT_S} s") from None
@@ -83,14 +87,22 @@ class Exchange:
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def watch(self, leave: Callable[[], None]) -> None:
-        """From now on, calls `leave` when the client leaves."""
-        self._watcher = asyncio.create_task(self._watch(leave))
+        """From now on, or very soon, calls `leave` when the client leaves."""
+        self._watching = self._alarms.at_next_tick(lambda: self._begin_watching(leave))
 
     def unwatch(self) -> None:
         """Ends what `watch` began."""
+        if self._watching:
+            self._watching.cancel()
+            self._watching = None
         if self._watcher:
             self._watcher.cancel()
             self._watcher = None
+
+    def _begin_watching(self, leave: Callable[[], None]) -> None:
+        """Most calls that answer at once are over before: they are spared a task."""
+        self._watching = None
+        self._watcher = asyncio.create_task(self._watch(leave))
 
     async def _watch(self, leave: Callable[[], None]) -> None:
         while (await self._receive())["type"] != "http.disconnect":

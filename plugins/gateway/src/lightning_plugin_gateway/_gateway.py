@@ -103,7 +103,6 @@ class LocalGateway:
         self._scoring = asyncio.create_task(self._service.canary.score())
 
     async def _open(self) -> GatewayApp:
-        await self._service.start()
         return self._service.app
 
     async def _close(self) -> None:

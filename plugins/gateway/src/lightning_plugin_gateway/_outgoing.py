@@ -29,6 +29,7 @@ class Outgoing:
         native: The client's own wire: the answer is passed on as it is.
         chat: What is asked, as a chat completion request; empty if that cannot be said.
         no_ids: Why the answer brings no token ids; empty if they are asked for.
+        slim: Nobody reads more of the answer's log-probabilities than their numbers; they may be passed on.
     """
 
     wire: Wire
@@ -36,6 +37,7 @@ class Outgoing:
     native: bool
     chat: Body
     no_ids: str
+    slim: bool
 
 
 def outgoing(
@@ -70,6 +72,7 @@ def outgoing(
         native=wire is not CHAT,
         chat=sent if wire is CHAT else _told(request, wire),
         no_ids=_no_ids(model, wire),
+        slim=True,
     )
 
 
@@ -77,10 +80,12 @@ def _translated(
     request: Body, *, wire: Wire, model: Model, changes: Changes, before: Sequence[Body], seeds: Seeds
 ) -> Outgoing:
     chats = []
+    slim = True
     for part in Completions.split(request) if wire.name == Completions.name else [request]:
         chat = dict(wire.to_chat(part, before=before))
         if request.get("stream"):
             chat["stream"] = True
+        slim = slim and not chat.get("logprobs")
         chats.append(upstream_request(chat, changes, wire=CHAT.name, seed=seeds(chat)))
     out = (
         CHAT
@@ -93,6 +98,7 @@ def _translated(
         native=False,
         chat=_merged(chats),
         no_ids=_no_ids(model, out),
+        slim=slim,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,6 +17,10 @@ from agentlightning.gateway import Sampling
 from agentlightning.store import Store
 from agentlightning.types import ModelEndpoint, PromptTemplate, ResourceRecord
 from lightning_plugin_gateway._errors import ApiError
+
+if TYPE_CHECKING:
+    from lightning_plugin_gateway._attempts import AttemptCalls
+    from lightning_plugin_gateway._attribution import Caller
 
 MODEL = "gateway.model"
 SYSTEM = "gateway.system"
@@ -39,6 +44,14 @@ class Resources:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._sets: OrderedDict[str, Overrides] = OrderedDict()
+
+    async def of(self, caller: Caller, calls: AttemptCalls) -> Overrides:
+        """What a caller's attempt changes, read with its first call; live traffic has no resources."""
+        if caller.observed:
+            return NOTHING
+        if calls.overrides is None:
+            calls.overrides = await self.overrides(caller.grant.rollout_id)
+        return calls.overrides
 
     async def overrides(self, rollout_id: str) -> Overrides:
         """The overrides of a rollout's resource set.

@@ -12,7 +12,7 @@ from agentlightning.store import Store
 from lightning_plugin_gateway._call import Call
 from lightning_plugin_gateway._history import conversation
 from lightning_plugin_gateway._outgoing import Outgoing, outgoing
-from lightning_plugin_gateway._overrides import NOTHING, Resources
+from lightning_plugin_gateway._overrides import Resources
 from lightning_plugin_gateway._request import Body, Changes, body_digest, call_seed, needs_seed
 from lightning_plugin_gateway._wires import WIRES
 from lightning_plugin_gateway.turns import TurnBuilder
@@ -26,12 +26,20 @@ _PASSED_ON = (b"anthropic-version", b"anthropic-beta", b"openai-beta")
 class Preparing:
     """Turns requests of clients into requests of upstreams."""
 
-    def __init__(self, *, store: Store, models: Models, config: GatewayConfig, turns: TurnBuilder) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        models: Models,
+        config: GatewayConfig,
+        turns: TurnBuilder,
+        resources: Resources,
+    ) -> None:
         self._store = store
         self._models = models
         self._config = config
         self._turns = turns
-        self._resources = Resources(store)
+        self._resources = resources
 
     async def prepare(self, call: Call, raw: bytes) -> tuple[Model, Outgoing]:
         """Decides who is asked for what. The record tells it, also if that fails on the way. Raises `ApiError`."""
@@ -39,15 +47,8 @@ class Preparing:
         record.asked = asked = wire.parse(raw)
         record.chat = asked if wire.name == "chat" else {}
         record.model = name = str(asked["model"])
-        overrides = NOTHING
-        if not call.caller.observed:
-            if call.calls.overrides is None:
-                call.calls.overrides = await self._resources.overrides(grant.rollout_id)
-            overrides = call.calls.overrides
-        if overrides.model is None:
-            model = self._models.resolve(name, grant)
-        else:  # whatever the agent asks for, this is what it gets
-            model = self._models.resolve(overrides.model, msgspec.structs.replace(grant, models=()))
+        overrides = await self._resources.of(call.caller, call.calls)
+        model = self._models.chosen(name, overrides.model, grant)
         call.target = overrides.model or name
         sampling = None if call.caller.observed else self._config.sampling.get(grant.mode)
         changes = Changes(
@@ -80,6 +81,8 @@ class Preparing:
             model=call.target,
             wires=model.wires,
         )
+        if turn.wire == "chat":
+            return out
         return replace(out, wire=WIRES[turn.wire], requests=[turn.request])
 
     async def _before(self, call: Call, model: Model) -> list[Body]:
@@ -95,17 +98,22 @@ class Preparing:
     def route(self, call: Call) -> CallRoute:
         """What the transport is told of a call besides its request."""
         grant = call.caller.grant
-        messages = call.record.chat.get("messages")
-        first = messages[:2] if isinstance(messages, list) else []
-        native = call.out is not None and call.out.native
+        observed, out = call.caller.observed, call.out
         return CallRoute(
-            rollout_id="" if call.caller.observed else grant.rollout_id,
+            rollout_id="" if observed else grant.rollout_id,
             attempt_id=grant.attempt_id,
-            headers=call.exchange.headers(_PASSED_ON) if native else {},
+            headers=call.exchange.headers(_PASSED_ON) if out and out.native else {},
             deadline=call.deadline(self._config.call_timeout_s) + _GRACE_S,
-            slim=native or not call.record.chat.get("logprobs"),
-            prefix=blake2b(msgspec.json.encode(first), digest_size=8).digest(),
+            slim=out is not None and out.slim,
+            prefix=_prefix(call.record.chat) if observed else b"",
         )
+
+
+def _prefix(chat: Body) -> bytes:
+    """Of conversations that begin alike."""
+    messages = chat.get("messages")
+    first = messages[:2] if isinstance(messages, list) else []
+    return blake2b(msgspec.json.encode(first), digest_size=8).digest()
 
 
 def _seed(call: Call, body: Body) -> int | None:

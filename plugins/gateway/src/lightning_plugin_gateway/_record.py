@@ -100,6 +100,23 @@ class CallRecord:
             tokens=tokens,
         )
 
+    def mark(self, *, now_ns: int) -> Span:
+        """Says that the call has begun; stage `join` takes it for an incomplete call if its span never came."""
+        return Span(
+            rollout_id=self._grant.rollout_id,
+            attempt_id=self._grant.attempt_id,
+            span_id=secrets.token_hex(8),
+            trace_id=self._trace_id,
+            parent_id=self._parent_id,
+            name=f"begun {self.model}".rstrip(),
+            operation=semconv.OPERATION_BEGUN,
+            source=SpanSource.GATEWAY,
+            start_ns=self._start_ns,
+            end_ns=max(now_ns, self._start_ns),
+            status=SpanStatus.OK,
+            attributes={semconv.BEGUN_CALL: self.span_id, semconv.REQUEST_MODEL: self.model},
+        )
+
     @property
     def _operation(self) -> str:
         return self.wire if self.wire == "embeddings" else semconv.OPERATION_CHAT

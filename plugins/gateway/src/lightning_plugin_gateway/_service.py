@@ -14,14 +14,17 @@ from agentlightning.credentials import KeyRing
 from agentlightning.errors import ConfigError
 from agentlightning.gateway import GatewayConfig, HttpUpstream, Upstream
 from agentlightning.store import Store
+from lightning_plugin_gateway._alarms import Alarms
 from lightning_plugin_gateway._app import GatewayApp
 from lightning_plugin_gateway._attempts import Attempts
 from lightning_plugin_gateway._attribution import Attribution
+from lightning_plugin_gateway._call import Call
 from lightning_plugin_gateway._calls import Calls
 from lightning_plugin_gateway._canary import Canary
 from lightning_plugin_gateway._counting import Counting
 from lightning_plugin_gateway._gate import Gate
 from lightning_plugin_gateway._live import LiveRecorder
+from lightning_plugin_gateway._overrides import Resources
 from lightning_plugin_gateway._preparing import Preparing
 from lightning_plugin_gateway._recorder import Recorder
 from lightning_plugin_gateway.turns import TurnBuilder
@@ -39,7 +42,7 @@ class Service:
         attribution: Issues keys.
         gate: Holds calls while weights change.
         live: Records live traffic.
-        app: The application; serve it between `start` and `stop`.
+        app: The application; serve it until `stop`.
         canary: Asked around changes of weights.
     """
 
@@ -66,14 +69,21 @@ class Service:
         self.gate = Gate(timeout_s=config.pause_timeout_s)
         self.live = LiveRecorder(store)
         self._turns = TurnBuilder(upstreams)
+        active: set[Call] = set()
+        alarms = Alarms()
+        resources = Resources(store)
         self._calls = Calls(
             store=store,
-            preparing=Preparing(store=store, models=models, config=config, turns=self._turns),
+            preparing=Preparing(
+                store=store, models=models, config=config, turns=self._turns, resources=resources
+            ),
             gate=self.gate,
             config=config,
-            recorder=Recorder(store, late=self.attempts.refuse),
+            recorder=Recorder(store, late=self.attempts.refuse, in_flight=active.__len__),
             live=self.live,
             turns=self._turns,
+            active=active,
+            alarms=alarms,
             prices={
                 name: upstream.price
                 for name, upstream in upstreams.items()
@@ -86,12 +96,9 @@ class Service:
             attempts=self.attempts,
             models=models,
             calls=self._calls,
-            counting=Counting(models=models, gate=self.gate, config=config),
+            counting=Counting(models=models, gate=self.gate, config=config, resources=resources),
+            alarms=alarms,
         )
-
-    async def start(self) -> None:
-        """Opens connections' sessions."""
-        await self._models.start()
 
     async def release(self, attempt_id: str) -> None:
         """Refuses calls to come and returns when those in flight are recorded."""
@@ -106,6 +113,7 @@ class Service:
         except TimeoutError:
             _log.warning("calls were still in flight %s s after they were cancelled", _END_S)
         await self.live.stop()
+        await self._turns.close()
         await self._models.stop()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agentlightning.types import Json
 from lightning_plugin_gateway._request import Body
+from lightning_plugin_gateway.upstreams._slim import Logprobs
 
 _OURS = ("policy_version", "prompt_token_ids", "prompt_logprobs")
 
@@ -45,6 +46,8 @@ class ClientView:
         seen = dict(choice)
         if not self._token_ids:
             seen.pop("token_ids", None)
-        if not self._logprobs and "logprobs" in seen:
-            seen["logprobs"] = None
+        if "logprobs" in seen:
+            found = seen["logprobs"]
+            said = found.raw if isinstance(found, Logprobs) else found
+            seen["logprobs"] = said if self._logprobs else None
         return seen

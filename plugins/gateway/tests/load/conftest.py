@@ -207,7 +207,7 @@ class Load:
             await self.gateway.release(lease.attempt.id)
             cursor = None
             while True:
-                query = SpanQuery(rollout_ids=(lease.rollout.id,))
+                query = SpanQuery(rollout_ids=(lease.rollout.id,), operations=("chat",))
                 page = await self.store.spans.page(query, cursor=cursor)
                 spans += page.items
                 cursor = page.cursor

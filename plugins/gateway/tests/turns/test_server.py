@@ -238,3 +238,60 @@ def test_what_a_completion_can_ask(
     assert sent is not None
     assert sent == {**sent, "model": "m", "prompt": [1, 2], "return_token_ids": True, **expected}
     assert not {"messages", "tools", "tool_choice", "max_completion_tokens", "something_new"} & set(sent)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_a_server_that_does_not_say_whether_it_reads_is_asked_again_later(
+    serve: Serve, talk_to: Callable[..., Talk], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_plugin_gateway.turns._target._QUIET_S", 0.0)
+    server = await serve(__v1__chat__completions__derender=status)
+    talk = talk_to(server.url, tools=True)
+    await talk.ask("a", answer="abc")
+    prepared, _ = await talk.ask("b")  # nobody would read a tool call back
+    assert prepared.wire == "chat"
+    server.refused.clear()
+    prepared, _ = await talk.ask("c")
+    assert prepared.wire == "completions"
+
+
+async def test_a_server_that_no_longer_reads_fails_no_more_than_the_calls_that_it_has(
+    serve: Serve, talk_to: Callable[..., Talk]
+) -> None:
+    server = await serve()
+    talk = talk_to(server.url, tools=True)
+    await talk.ask("a", answer="abc")
+    prepared, _ = await talk.ask("b")
+    server.refused["/v1/chat/completions/derender"] = 404
+    sampled = {
+        "message": {"role": "assistant", "content": "a"},
+        "finish_reason": "stop",
+        "token_ids": [1, END],
+    }
+    for _ in range(2):  # no call with tools is given to its agent unread
+        with pytest.raises(ApiError, match="could not read its own answer"):
+            await talk.turns.read(prepared, {"choices": [{**sampled, "prompt_token_ids": talk.prompt}]})
+    prepared, _ = await talk.ask("c")
+    assert prepared.wire == "chat"
+
+
+async def test_an_answer_of_any_length_is_not_kept(
+    serve: Serve,
+    talk_to: Callable[..., Talk],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("lightning_plugin_gateway.turns._server._LARGEST_ANSWER", 8)
+    server = await serve()
+    talk = talk_to(server.url)
+    await talk.ask("a", answer="abc")
+    prepared, _ = await talk.ask("b")
+    assert prepared.wire == "chat"
+    assert "more than 8 bytes" in caplog.text
+
+
+async def test_a_server_behind_a_socket_is_compared(talk_to: Callable[..., Talk]) -> None:
+    talk = talk_to("http+unix://%2Frun%2Fmodel.sock/v1")
+    await talk.ask("a", answer="abc")
+    prepared, labels = await talk.ask("b")
+    assert (prepared.wire, labels["agl.turn"]) == ("chat", "retokenisation")

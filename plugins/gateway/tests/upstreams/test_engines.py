@@ -128,7 +128,6 @@ async def test_models_are_found_by_name_and_their_status_too() -> None:
     engine = Engine()
     with ScriptedLLM() as llm:
         models = Models({"far": HttpUpstream(base_url=llm.base_url), "*": engine}, policy=IMPATIENT)
-        await models.start()
         far, near = models.resolve("far", GRANT), models.resolve("anything", GRANT)
         assert models.all == [far, near]
         await ask(far, stream=False)

@@ -9,7 +9,7 @@ from aiohttp import web
 from upstreams_bench import HELLO, Opened, Servers, answer, ask, event_stream, reply, route
 
 from agentlightning.errors import ConfigError
-from agentlightning.gateway import HttpUpstream
+from agentlightning.gateway import HttpUpstream, Price
 from lightning_plugin_gateway._errors import ApiError
 from lightning_plugin_gateway.upstreams import HttpModel, HttpPolicy
 
@@ -122,6 +122,10 @@ async def test_what_is_about_the_request_is_passed_on(servers: Servers, opened: 
         ({"wires": ("chat", "telepathy")}, "'telepathy'.*name at least one of 'chat'"),
         ({"wires": ()}, "name at least one"),
         ({"api_key_env": "NO_SUCH_KEY"}, "'NO_SUCH_KEY', which is not set"),
+        ({"api_key_env": KEY}, "looks more like a key"),
+        ({"max_concurrency": -1}, "`max_concurrency` of an upstream is -1"),
+        ({"price": Price(prompt=float("nan"), response=1.0)}, "`price.prompt` of an upstream is nan"),
+        ({"price": Price(prompt=0.0, response=-0.5)}, "`price.response` of an upstream is -0.5"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(options: dict[str, Any], told: str) -> None:

@@ -79,8 +79,11 @@ class RawServer:
     async def kill(self) -> None:
         """Resets all connections and refuses new ones."""
         if self._server:
-            self._server.close()
-            self._server = None
+            server, self._server = self._server, None
+            for listening in server.sockets:
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+            await asyncio.sleep(0)  # a connection that was accepted in this turn belongs to the server in the next
+            server.close()
         for writer in self._writers:
             writer.transport.abort()
         for task in self._tasks:
@@ -88,6 +91,9 @@ class RawServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # it came while the server was killed
+            writer.transport.abort()
+            return
         self.connections += 1
         self._writers.add(writer)
         task = asyncio.current_task()

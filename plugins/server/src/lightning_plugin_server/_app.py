@@ -171,7 +171,8 @@ class ServerApp:
 
     async def _show_metrics(self, call: Call) -> None:
         text = self._metrics.text(await self._store.statistics(), now=time.time())
-        await call.respond(200, text, content_type=CONTENT_TYPE)
+        told = "".join(mount.metrics() for mount in self.mounts)
+        await call.respond(200, text + told.encode(), content_type=CONTENT_TYPE)
 
     async def _show_health(self, call: Call) -> None:
         try:

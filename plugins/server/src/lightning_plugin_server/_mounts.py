@@ -57,6 +57,16 @@ class Mount:
         scope["agl.credential"] = call.credential
         await self.app(scope, _limited(call), _watched(call))
 
+    def metrics(self) -> str:
+        """What the app tells of itself in Prometheus' text format, by its `metrics()`; empty if it has none."""
+        tell = getattr(self.app, "metrics", None)
+        try:
+            text = str(tell()) if tell is not None else ""
+        except Exception:  # noqa: BLE001 - the border to a plugin: one that is broken does not hide what others tell
+            _log.exception("the app at %r does not tell its metrics", self.prefix or "/")
+            return ""
+        return f"{text}\n" if text and not text.endswith("\n") else text
+
     async def aclose(self) -> None:
         """Lets the app end what it has begun, if it has an `aclose`; called once, when the server stops."""
         close = getattr(self.app, "aclose", None)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import click
 
-from agentlightning.cli._options import store_option, store_url
+from agentlightning.cli._options import store_option
 from agentlightning.cli._stores import store_at
+from agentlightning.config import load_config
 from agentlightning.credentials import Credential, KeyRing, Scope
 from agentlightning.errors import ConfigError
 from agentlightning.plugins import load_plugins
@@ -45,8 +46,27 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
     "--upstream",
     "upstreams",
     multiple=True,
-    metavar="MODEL=URL",
+    metavar="MODEL=URL[,NAME=VALUE…]",
     help="Serve a model too, through the gateway; * is every other one. May be repeated.",
+)
+@click.option(
+    "--gateway",
+    "configured",
+    is_flag=True,
+    help="Serve the models of [gateway.upstreams] in the configuration file too.",
+)
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    help="TOML file; else AGL_CONFIG, else ./agl.toml.",
+)
+@click.option(
+    "--gateway-set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the gateway, such as max_calls=500 or http.tries=2. May be repeated.",
 )
 @click.option(
     "--observe",
@@ -62,6 +82,9 @@ def serve(
     key_file: str | None,
     apps: tuple[str, ...],
     upstreams: tuple[str, ...],
+    configured: bool,
+    file: Path | None,
+    settings: tuple[str, ...],
     observe: bool,
     unsafe_no_auth: bool,
 ) -> None:
@@ -71,12 +94,24 @@ def serve(
     command take it as --store. The key comes from AGL_KEY; without it one is made, printed once and kept.
 
     With --upstream it is also the gateway: agents call models at URL/v1 by the key of their attempt, and every call is
-    recorded. Several such servers may stand in front of one store: give each the same AGL_KEY, and as --store the URL
-    of the server that has it.
+    recorded. What a model needs besides its URL follows it: api_key_env=VARIABLE with its key, model=NAME that it is
+    known by there, wires=chat+messages that it speaks, token_ids=false if it returns none, price.prompt= and
+    price.response= per million tokens, max_concurrency=N, and URLs of replicas. The same can be written as
+    [gateway.upstreams.MODEL] in the configuration file, for --gateway.
+
+    Several such servers may stand in front of one store: give each the same AGL_KEY, and as --store the URL of the
+    server that has it.
     """
-    gateway = gateway_options(upstreams, observe=observe, unsafe=unsafe_no_auth)
+    effective = load_config(file) if configured or file or not store else None
+    gateway = gateway_options(
+        upstreams,
+        file=effective if configured else None,
+        settings=settings,
+        observe=observe,
+        unsafe=unsafe_no_auth,
+    )
     key, made = _key(key_file, host=host, unsafe=unsafe_no_auth)
-    url = store_url(store)
+    url = store or (effective or load_config()).config.store
     raise SystemExit(
         asyncio.run(
             _serve(

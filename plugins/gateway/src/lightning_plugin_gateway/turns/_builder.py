@@ -72,7 +72,7 @@ class TurnBuilder:
             max_bytes: Most memory of all attempts together; the attempts that were silent longest are forgotten first.
         """
         self._upstreams = dict(upstreams)
-        self._targets: dict[tuple[str, tuple[str, ...]], Target | None] = {}
+        self._targets: dict[str, tuple[tuple[str, ...], Target | None]] = {}
         self._max_bytes = max_bytes
         self._memories: OrderedDict[str, TurnMemory] = OrderedDict()
         self._size = 0
@@ -111,7 +111,7 @@ class TurnBuilder:
             rewritten=memory is not None
             and memory.is_rewritten(conversation, after=turn.messages if turn else 0),
         )
-        target = self._target(model)
+        target = await self._target(model)
         if turn is None or target is None or target.wire not in wires or not conversation.text:
             return prepared
         found = await target.splice(turn, request)
@@ -134,7 +134,7 @@ class TurnBuilder:
         Raises:
             ApiError: The upstream could not tell text from tool calls.
         """
-        target = self._target(prepared.model)
+        target = await self._target(prepared.model)
         if prepared.wire == "chat" or not isinstance(target, ServerTarget):
             return completion
         return await target.read(prepared.chat, _lifted(completion))
@@ -176,20 +176,24 @@ class TurnBuilder:
 
     async def close(self) -> None:
         """Closes connections."""
-        for target in self._targets.values():
-            if target:
-                await target.close()
+        targets = [target for _, target in self._targets.values() if target]
+        self._targets.clear()
+        for target in targets:
+            await target.close()
 
-    def _target(self, model: str) -> Target | None:
+    async def _target(self, model: str) -> Target | None:
         name = model if model in self._upstreams else _ANY
         upstream = self._upstreams.get(name)
         if upstream is None:
             return None
-        # servers that were started anew have other URLs
-        key = name, () if isinstance(upstream, HttpUpstream) else tuple(upstream.endpoints)
-        if key not in self._targets:
-            self._targets[key] = target_of(upstream)
-        return self._targets[key]
+        endpoints = () if isinstance(upstream, HttpUpstream) else tuple(upstream.endpoints)
+        known, target = self._targets.get(name, (None, None))
+        if known != endpoints:  # servers that were started anew have other URLs
+            before, target = target, target_of(upstream)
+            self._targets[name] = endpoints, target
+            if before:
+                await before.close()
+        return target
 
     def _memory(self, attempt_id: str) -> TurnMemory:
         memory = self._memories.get(attempt_id)

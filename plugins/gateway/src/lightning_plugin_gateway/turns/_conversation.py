@@ -48,7 +48,8 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
             digest = _digest(digest + own)
             digests.append(digest)
             answers.append(own if message.get("role") == "assistant" else b"")
-            text = text and _is_text(message.get("content"))
+            content = message.get("content")
+            text = text and (isinstance(content, str) or _is_text(content))
         return cls(digests=tuple(digests), answers=tuple(answers), text=text)
 
     def answered(self, message: Mapping[str, Json]) -> tuple[bytes, bytes]:
@@ -65,7 +66,7 @@ def _messages(request: Mapping[str, Json]) -> list[Mapping[str, Json]]:
 
 def _own_digest(message: Mapping[str, Json]) -> bytes:
     calls = message.get("tool_calls")
-    said = (
+    said: object = (
         [message.get(name) or "" for name in _NAMES],
         _content(message.get("content")),
         [_call(call) for call in calls] if isinstance(calls, list) else [],

@@ -12,11 +12,17 @@ from agentlightning.types import Json
 
 _TIMEOUT = aiohttp.ClientTimeout(total=10.0, sock_connect=2.0)
 _ABSENT = frozenset({401, 403, 404, 405, 501})
+_REFUSED = frozenset({400, 413, 422})
+_LARGEST_ANSWER = 64 * 2**20
 _Object = dict[str, Json]
 
 
 class NotServedError(EngineError):
     """The server does not have that endpoint, or not for us."""
+
+
+class RefusedError(EngineError):
+    """The server has that endpoint, and does not take what it was sent."""
 
 
 class TokenServer:
@@ -88,12 +94,12 @@ class TokenServer:
         return read
 
     async def reads(self) -> bool:
-        """Whether `read` is served."""
+        """Whether `read` is served. Raises `EngineError` if the server does not say."""
         try:
             await self._post("/v1/chat/completions/derender", {})
         except NotServedError:
             return False
-        except EngineError:  # it is, and wants more than nothing
+        except RefusedError:  # it is, and wants more than nothing
             return True
         return True
 
@@ -119,9 +125,11 @@ class TokenServer:
                 async with self._session.post(target, data=data, allow_redirects=False) as response:
                     if response.status in _ABSENT:
                         raise NotServedError(f"the model server does not serve {path}: {response.status}")
+                    if response.status in _REFUSED:
+                        raise RefusedError(f"the model server answered {path} with {response.status}")
                     if response.status != 200:
                         raise EngineError(f"the model server answered {path} with {response.status}")
-                    return msgspec.json.decode(await response.read(), type=_Object)
+                    return msgspec.json.decode(await _whole(response, path), type=_Object)
             except (aiohttp.ClientConnectionError, TimeoutError) as error:
                 failure = type(error).__name__
             except (aiohttp.ClientError, msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -129,6 +137,15 @@ class TokenServer:
                     f"the model server's answer to {path} cannot be read: {type(error).__name__}"
                 ) from error
         raise EngineError(f"the model server cannot be reached for {path}: {failure}")
+
+
+async def _whole(response: aiohttp.ClientResponse, path: str) -> bytes:
+    body = bytearray()
+    async for part in response.content.iter_chunked(2**16):
+        body += part
+        if len(body) > _LARGEST_ANSWER:
+            raise EngineError(f"the model server's answer to {path} has more than {_LARGEST_ANSWER} bytes")
+    return bytes(body)
 
 
 def objects(value: Json) -> list[_Object]:

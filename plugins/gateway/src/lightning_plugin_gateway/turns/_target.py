@@ -20,6 +20,8 @@ from lightning_plugin_gateway.turns._splice import Splice, Splicer
 
 _log = logging.getLogger(__name__)
 _QUIET_S = 10.0
+_UNIX = "http+unix:"
+"""Behind such a URL only calls are asked."""
 _Object = dict[str, Json]
 
 
@@ -93,12 +95,14 @@ class ServerTarget:
         choices = objects(completion.get("choices"))
         spoken = [_spoken(choice) for choice in choices]
         said = [choice for choice in spoken if choice["token_ids"]]
-        if not self._reads or not said:
+        if not said or not (self._reads or _offered(request)):
             return completion
         prompt = completion.get("prompt_token_ids")
         try:
             read = iter(await self._server.read(request, prompt=prompt, choices=said))
         except EngineError as error:
+            if isinstance(error, NotServedError):  # it was started anew without: ask it again before the next
+                self._reads = None
             message = f"the upstream could not read its own answer: {error}"
             raise ApiError(502, message, fault="upstream_error") from error
         found: list[Json] = [
@@ -119,6 +123,8 @@ def target_of(upstream: Upstream) -> Target | None:
     """How exact ids reach an upstream that has been started; None if they cannot."""
     if isinstance(upstream, HttpUpstream):
         if not upstream.token_ids or not {"chat", "completions"} <= set(upstream.wires):
+            return None
+        if upstream.base_url.startswith(_UNIX):
             return None
         key = os.environ.get(upstream.api_key_env, "").strip() if upstream.api_key_env else ""
         return ServerTarget(TokenServer([upstream.base_url, *upstream.replicas], key=key))
@@ -148,6 +154,11 @@ def _read(choice: _Object, read: _Object) -> _Object:
     }
 
 
+def _offered(request: Mapping[str, Json]) -> Json:
+    """Tools that may be called."""
+    return [] if request.get("tool_choice") == "none" else request.get("tools")
+
+
 async def _splice(splicer: Splicer, turn: Turn, request: Mapping[str, Json]) -> Splice:
-    offered = [] if request.get("tool_choice") == "none" else request.get("tools")
-    return await splicer.splice(turn, messages=objects(request.get("messages")), tools=objects(offered))
+    tools = objects(_offered(request))
+    return await splicer.splice(turn, messages=objects(request.get("messages")), tools=tools)

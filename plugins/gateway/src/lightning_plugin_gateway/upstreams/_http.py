@@ -11,11 +11,12 @@ from typing import TypeVar
 import msgspec
 
 from agentlightning.gateway import HttpUpstream
+from lightning_plugin_gateway._alarms import Alarms
 from lightning_plugin_gateway._errors import ApiError
 from lightning_plugin_gateway._request import Body
 from lightning_plugin_gateway.upstreams._balancer import Balancer, Lease
 from lightning_plugin_gateway.upstreams._breaker import BreakerState
-from lightning_plugin_gateway.upstreams._checks import checked_wires, key_of
+from lightning_plugin_gateway.upstreams._checks import check_bounds, checked_wires, key_of
 from lightning_plugin_gateway.upstreams._events import Events, decoded
 from lightning_plugin_gateway.upstreams._faults import UpstreamFault, answer_fault, late_error
 from lightning_plugin_gateway.upstreams._model import CallRoute
@@ -48,7 +49,7 @@ class HttpModel:
             rng: Spreads waits; None is one of its own.
 
         Raises:
-            ConfigError: A URL or wire cannot be used, or the key's variable is not set.
+            ConfigError: A URL, a wire or a number cannot be used, or the key's variable is not set.
         """
         self.name = upstream.model
         self.token_ids = upstream.token_ids
@@ -56,8 +57,10 @@ class HttpModel:
         self.provider = "anthropic" if upstream.wires[0] == "messages" else "openai"
         self._policy = policy
         self._key = key_of(upstream)
+        check_bounds(upstream)
         self._rng = rng or random.Random()
         self._calls = self._failures = self._retries = 0
+        self._alarms = Alarms()
         self._servers: dict[str, Server] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._balancer = Balancer(
@@ -80,7 +83,7 @@ class HttpModel:
         wanted = list(dict.fromkeys(urls))
         for url in wanted:
             if url not in self._servers:
-                self._servers[url] = Server(url, key=self._key, policy=self._policy)
+                self._servers[url] = Server(url, key=self._key, policy=self._policy, alarms=self._alarms)
         self._balancer.assign(wanted)
         for url in self._servers.keys() - set(wanted):  # kept for a call that is just about to use it
             task = asyncio.get_running_loop().create_task(self._servers[url].stop())
@@ -170,7 +173,7 @@ class HttpModel:
         self._calls += 1
         deadline = min(self._deadline(route), time.monotonic() + self._policy.total_s)
         try:
-            async with asyncio.timeout(deadline - time.monotonic()):
+            with self._alarms.timeout(deadline):
                 return await self._tried(once, key=route.rollout_id.encode() or route.prefix, until=deadline)
         except ApiError:
             self._failures += 1

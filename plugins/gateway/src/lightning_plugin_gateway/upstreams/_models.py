@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from agentlightning.gateway import AttemptGrant, HttpUpstream, Upstream
 from lightning_plugin_gateway._errors import ApiError
 from lightning_plugin_gateway.upstreams._engine import EngineModel
@@ -52,19 +54,26 @@ class Models:
             raise ApiError(404, message, fault="model_not_found", final=True)
         return model
 
+    def chosen(self, asked: str, override: str | None, grant: AttemptGrant) -> Model:
+        """The model that serves a name, or, whatever the agent asks for, the one that its resources name instead.
+
+        Raises:
+            ApiError: As `resolve`; a grant says nothing about models that the agent has not chosen.
+        """
+        if override is None:
+            return self.resolve(asked, grant)
+        return self.resolve(override, msgspec.structs.replace(grant, models=()))
+
     def listed(self, grant: AttemptGrant) -> list[str]:
-        """Names that a grant may ask for."""
+        """Names that a grant may ask for, as far as they are known: `*` serves any other name too."""
         own = [name for name in self._models if name != ANY]
         if ANY not in self._models:
             return [name for name in own if not grant.models or name in grant.models]
-        return list(grant.models) or own or [self._models[ANY].name]
+        return list(grant.models) or own or list(filter(None, [self._models[ANY].name]))
 
     def status(self) -> dict[str, ModelStatus]:
         """How each fares, by name. Safe from any thread."""
         return {name: model.status() for name, model in self._models.items()}
-
-    async def start(self) -> None:
-        """Nothing is opened before it is used."""
 
     async def stop(self) -> None:
         """Closes connections."""

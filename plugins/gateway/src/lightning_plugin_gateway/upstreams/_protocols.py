@@ -8,6 +8,8 @@ from agentlightning.types import Json
 from lightning_plugin_gateway._request import Body
 
 DONE = b"[DONE]"
+COUNT = "count_tokens"
+"""How tokens are counted by servers that speak `messages`; no wire for calls."""
 
 
 class Protocol(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,7 +19,8 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
         path: Below a base URL.
         key_header: How a key is sent; a Bearer token in `authorization`, bare in any other.
         headers: What else is sent.
-        answer: A list that every whole answer has.
+        answer: What every whole answer has.
+        answer_type: Of what type that is.
         last: Types of the events that end a stream, besides `[DONE]`.
     """
 
@@ -25,6 +28,7 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
     key_header: str = "authorization"
     headers: dict[str, str] = {}
     answer: str = "choices"
+    answer_type: type[list[Json] | int] = list
     last: frozenset[str] = frozenset()
 
     def key_headers(self, key: str) -> dict[str, str]:
@@ -35,7 +39,7 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
 
     def is_answer(self, body: object) -> bool:
         """Whether a decoded body is a whole answer."""
-        return isinstance(body, dict) and isinstance(body.get(self.answer), list)
+        return isinstance(body, dict) and isinstance(body.get(self.answer), self.answer_type)
 
     def is_event(self, body: object) -> bool:
         """Whether the decoded data of an event is one of this wire's, and tells of no error."""
@@ -68,3 +72,8 @@ PROTOCOLS = {
         last=frozenset({"message_stop"}),
     ),
 }
+WIRES = tuple(PROTOCOLS)
+"""The wires that an upstream may speak."""
+PROTOCOLS[COUNT] = msgspec.structs.replace(
+    PROTOCOLS["messages"], path="/messages/count_tokens", answer="input_tokens", answer_type=int
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from lightning_plugin_gateway._alarms import Alarms
 from lightning_plugin_gateway.upstreams._address import parse_address
 from lightning_plugin_gateway.upstreams._connection import ConnectionBroken, Connections, Response
 from lightning_plugin_gateway.upstreams._faults import answer_fault, broken, late, silent, status_fault
@@ -20,16 +21,18 @@ _REST_BYTES = 2**16
 class Server:
     """Sends requests to one server. Belongs to one event loop."""
 
-    def __init__(self, url: str, *, key: str, policy: HttpPolicy) -> None:
+    def __init__(self, url: str, *, key: str, policy: HttpPolicy, alarms: Alarms) -> None:
         """Prepares a server.
 
         Args:
             url: Base URL.
             key: Cut out of what it says.
             policy: Patience.
+            alarms: Ends it.
         """
         self._address = parse_address(url)
         self._policy = policy
+        self._alarms = alarms
         self._connections = Connections(self._address, connect_s=policy.connect_s)
         self._resting: set[asyncio.Task[None]] = set()
         self.secrets = (key, self._address.base, self._address.host)
@@ -46,7 +49,7 @@ class Server:
         loop = asyncio.get_running_loop()
         since = loop.time()
         try:
-            async with asyncio.timeout_at(min(since + self._policy.first_byte_s, deadline)):
+            with self._alarms.timeout(min(since + self._policy.first_byte_s, deadline)):
                 response = await self._connections.post(path, payload, headers=headers)
         except TimeoutError:
             raise (late() if loop.time() >= deadline else silent(self._policy.first_byte_s)) from None
@@ -55,7 +58,7 @@ class Server:
         if response.headers.get("content-encoding", "identity") != "identity":
             response.close()
             raise answer_fault(b"a compressed body, though none was asked for")
-        watch = Watch(response, policy=self._policy, since=since, deadline=deadline)
+        watch = Watch(response, policy=self._policy, since=since, deadline=deadline, alarms=self._alarms)
         answer = Answer(self, response, watch)
         if response.status == 200:
             return answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from lightning_plugin_gateway._alarms import Alarm, Alarms
 from lightning_plugin_gateway.upstreams._connection import Response
 from lightning_plugin_gateway.upstreams._faults import UpstreamFault, late, silent
 from lightning_plugin_gateway.upstreams._policy import HttpPolicy
@@ -16,7 +17,9 @@ class Watch:
         fault: Why it was closed; None if it was not closed here.
     """
 
-    def __init__(self, response: Response, *, policy: HttpPolicy, since: float, deadline: float) -> None:
+    def __init__(
+        self, response: Response, *, policy: HttpPolicy, since: float, deadline: float, alarms: Alarms
+    ) -> None:
         """Begins to watch.
 
         Args:
@@ -24,6 +27,7 @@ class Watch:
             policy: How late its first part may be, and each after that.
             since: When it was asked for.
             deadline: When its last part must have come.
+            alarms: Wakes it.
         """
         self._response = response
         self._policy = policy
@@ -32,7 +36,8 @@ class Watch:
         self._awaited: float | None = None
         self.fault: UpstreamFault | None = None
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarms = alarms
+        self._timer: Alarm | None = None
 
     def begin(self) -> None:
         """The next part is awaited from now on."""
@@ -62,7 +67,7 @@ class Watch:
         return min(since + self._patience_s, self._deadline)
 
     def _set(self, when: float) -> None:
-        self._timer = self._loop.call_at(when, self._check)
+        self._timer = self._alarms.at(when, self._check)
 
     def _check(self) -> None:
         self._timer = None

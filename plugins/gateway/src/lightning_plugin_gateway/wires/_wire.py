@@ -22,11 +22,15 @@ class EventWriter(Protocol):
     """Turns the chunks of one streamed chat completion into the bytes of a wire's server-sent events."""
 
     def add(self, chunk: Body) -> bytes:
-        """Events for one chunk, maybe none. What tells that the answer is complete is left to `end`."""
+        """Events for one chunk, maybe none. What tells that the answer is complete is left to `end`.
+
+        Raises:
+            ApiError: 502, the chunk tells that the model's server gave up, and the wire has no other way to say so.
+        """
         ...
 
     def end(self) -> bytes:
-        """The events that complete the answer; called once, after the call was recorded."""
+        """The events that complete the answer; called once, after the call was recorded. Raises nothing."""
         ...
 
 
@@ -37,7 +41,7 @@ class ChunkReader(Protocol):
         """Chunks for the data of one event, maybe none.
 
         Raises:
-            ApiError: The event tells of an error, or cannot be one of this wire.
+            ApiError: The event tells of an error (its status, else 502), or cannot be one of this wire (502).
         """
         ...
 
@@ -46,7 +50,7 @@ class Wire(Protocol):
     """One protocol. Stateless: what belongs to a call is in the objects that it makes. Arguments stay as they are.
 
     Attributes:
-        name: `chat`, `completions`, `responses` or `messages`.
+        name: `chat`, `completions`, `embeddings`, `responses` or `messages`.
         path: Path below an upstream's base URL, such as `/chat/completions`.
     """
 
@@ -74,19 +78,36 @@ class Wire(Protocol):
         ...
 
     def answer(self, completion: Body, *, request: Body) -> Body:
-        """The native answer that says what a chat completion says, to a native request."""
+        """The native answer that says what a chat completion says, to a native request.
+
+        Raises:
+            ApiError: 502, the completion has no choice, or tells that the model's server gave up, and the wire has no
+                other way to say so.
+        """
         ...
 
     def completion(self, answer: Body) -> Body:
-        """The chat completion that says what a native answer says."""
+        """The chat completion that says what a native answer says.
+
+        Raises:
+            ApiError: The answer tells of an error (its status, else 502), or is none of this wire (502).
+        """
         ...
 
     def events(self, request: Body) -> EventWriter:
-        """A writer of the events of one answer to a native request."""
+        """A writer of the events of one answer to a native request.
+
+        Raises:
+            ApiError: 400, answers of this wire are not streamed.
+        """
         ...
 
     def chunks(self) -> ChunkReader:
-        """A reader of the events of one native answer."""
+        """A reader of the events of one native answer.
+
+        Raises:
+            ApiError: 400, answers of this wire are not streamed.
+        """
         ...
 
     def error(self, error: ApiError) -> bytes:

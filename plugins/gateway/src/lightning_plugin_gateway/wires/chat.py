@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
-from lightning_plugin_gateway._errors import ApiError, bad_request
+from lightning_plugin_gateway._errors import bad_request
 from lightning_plugin_gateway._request import (
     MOST_CHOICES,
     MOST_TOP_LOGPROBS,
@@ -16,11 +14,10 @@ from lightning_plugin_gateway._request import (
     parse_object,
 )
 from lightning_plugin_gateway._view import ClientView
+from lightning_plugin_gateway.wires._sse import DONE, data_event, openai_error, openai_error_event
 from lightning_plugin_gateway.wires._wire import Body
 
-__all__ = ["Chat", "DataEvents", "failed_event"]
-
-_DONE = b"data: [DONE]\n\n"
+__all__ = ["Chat", "DataEvents"]
 
 
 class Chat:
@@ -83,15 +80,8 @@ class Chat:
         """A reader that passes chunks on."""
         return ChatChunks()
 
-    @staticmethod
-    def error(error: ApiError) -> bytes:
-        """OpenAI's error form."""
-        return error.body
-
-    @staticmethod
-    def error_event(error: ApiError) -> bytes:
-        """An event with the error, as OpenAI's SDKs read it."""
-        return failed_event(error)
+    error = staticmethod(openai_error)
+    error_event = staticmethod(openai_error_event)
 
 
 class DataEvents:
@@ -103,12 +93,12 @@ class DataEvents:
     def add(self, chunk: Body) -> bytes:
         """The event of a chunk, unless nothing is left of it."""
         seen = self._view.chunk(chunk)
-        return b"" if seen is None else b"data: " + msgspec.json.encode(seen) + b"\n\n"
+        return b"" if seen is None else data_event(seen)
 
     @staticmethod
     def end() -> bytes:
         """`[DONE]`."""
-        return _DONE
+        return DONE
 
 
 class ChatChunks:
@@ -118,8 +108,3 @@ class ChatChunks:
     def add(event: Body) -> list[Body]:
         """The chunk itself."""
         return [event]
-
-
-def failed_event(error: ApiError) -> bytes:
-    """An error event of OpenAI's streams of plain data."""
-    return b"data: " + error.body + b"\n\n"

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from agentlightning.types import Json
-from lightning_plugin_gateway._errors import ApiError, bad_request
+from lightning_plugin_gateway._errors import bad_request
 from lightning_plugin_gateway._request import (
     MOST_CHOICES,
     MOST_TOP_LOGPROBS,
@@ -20,8 +18,9 @@ from lightning_plugin_gateway._request import (
     check_model,
     parse_object,
 )
+from lightning_plugin_gateway.wires._narrow import as_object, as_objects
+from lightning_plugin_gateway.wires._sse import DONE, data_event, openai_error, openai_error_event
 from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.chat import failed_event
 
 __all__ = ["Completions", "prompts"]
 
@@ -102,14 +101,14 @@ class Completions:
         echoed = _echoed(request)
         seen = _frame(completion, request)
         seen["choices"] = [
-            _text_choice(choice, request, echoed) for choice in _objects(completion, "choices")
+            _text_choice(choice, request, echoed) for choice in as_objects(completion.get("choices"))
         ]
         return seen
 
     @staticmethod
     def completion(answer: Body) -> Body:
         """The chat completion that says the same; each choice with the prompt that it answers."""
-        choices = [_chat_choice(choice, "message") for choice in _objects(answer, "choices")]
+        choices = [_chat_choice(choice, "message") for choice in as_objects(answer.get("choices"))]
         return {**answer, "object": "chat.completion", "choices": choices}
 
     @staticmethod
@@ -122,15 +121,8 @@ class Completions:
         """A reader of text chunks."""
         return TextChunks()
 
-    @staticmethod
-    def error(error: ApiError) -> bytes:
-        """OpenAI's error form."""
-        return error.body
-
-    @staticmethod
-    def error_event(error: ApiError) -> bytes:
-        """An event with the error, as OpenAI's SDKs read it."""
-        return failed_event(error)
+    error = staticmethod(openai_error)
+    error_event = staticmethod(openai_error_event)
 
 
 class TextEvents:
@@ -149,7 +141,7 @@ class TextEvents:
         if not self._usage:
             seen.pop("usage", None)
         choices = []
-        for choice in _objects(chunk, "choices"):
+        for choice in as_objects(chunk.get("choices")):
             index = choice.get("index", 0)
             echoed = () if index in self._begun else self._echoed
             self._begun.add(index)
@@ -158,12 +150,12 @@ class TextEvents:
             choices.append(_text_choice(said, self._request, echoed))
         if not choices and "usage" not in seen:
             return b""
-        return b"data: " + msgspec.json.encode({**seen, "choices": choices}) + b"\n\n"
+        return data_event({**seen, "choices": choices})
 
     @staticmethod
     def end() -> bytes:
         """`[DONE]`."""
-        return b"data: [DONE]\n\n"
+        return DONE
 
 
 class TextChunks:
@@ -172,7 +164,7 @@ class TextChunks:
     @staticmethod
     def add(event: Body) -> list[Body]:
         """The chunk with the text as content."""
-        choices = [_chat_choice(choice, "delta") for choice in _objects(event, "choices")]
+        choices = [_chat_choice(choice, "delta") for choice in as_objects(event.get("choices"))]
         return [{**event, "object": "chat.completion.chunk", "choices": choices}]
 
 
@@ -236,8 +228,7 @@ def _text_choice(choice: Body, request: Body, echoed: Sequence[str]) -> Body:
 
 
 def _text_logprobs(logprobs: Json, *, most: Json) -> Json:
-    entries = logprobs.get("content") if isinstance(logprobs, dict) else None
-    found = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    found = as_objects(as_object(logprobs).get("content"))
     if not found:
         return None
     tokens = [str(entry.get("token", "")) for entry in found]
@@ -258,8 +249,7 @@ def _offsets(tokens: Sequence[str]) -> list[int]:
 
 
 def _top(entry: Body) -> Body:
-    listed = entry.get("top_logprobs")
-    likely = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    likely = as_objects(entry.get("top_logprobs"))
     return {str(one.get("token", "")): one.get("logprob") for one in likely}
 
 
@@ -288,8 +278,3 @@ def _chat_choice(choice: Body, kind: str) -> Body:
             ]
         }
     return seen
-
-
-def _objects(body: Body, name: str) -> list[Body]:
-    listed = body.get(name)
-    return [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
-from lightning_plugin_gateway._errors import ApiError, bad_request
+from lightning_plugin_gateway._errors import bad_request
 from lightning_plugin_gateway._request import check_model, parse_object
+from lightning_plugin_gateway.wires._sse import openai_error, openai_error_event
 from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.chat import failed_event
 
 __all__ = ["Embeddings"]
 
@@ -69,12 +69,5 @@ class Embeddings:
         """Embeddings are not streamed. Raises `ApiError` 400."""
         raise bad_request("embeddings are not streamed")
 
-    @staticmethod
-    def error(error: ApiError) -> bytes:
-        """OpenAI's error form."""
-        return error.body
-
-    @staticmethod
-    def error_event(error: ApiError) -> bytes:
-        """An event with the error, as OpenAI's SDKs read it."""
-        return failed_event(error)
+    error = staticmethod(openai_error)
+    error_event = staticmethod(openai_error_event)

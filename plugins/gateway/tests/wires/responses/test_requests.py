@@ -168,9 +168,10 @@ def test_a_refusal_is_told_as_one() -> None:
     ]
 
 
-def test_reasoning_that_others_have_encrypted_is_left_out() -> None:
+@pytest.mark.parametrize("broken", ["agl1.!", "agl1.é", "agl1.gAAAAB"])
+def test_reasoning_that_others_have_encrypted_is_left_out(broken: str) -> None:
     sealed = {"type": "reasoning", "id": "rs", "summary": [], "encrypted_content": "gAAAAB"}
-    wrong = {"type": "reasoning", "id": "rs", "summary": [], "encrypted_content": "agl1.!"}
+    wrong = {"type": "reasoning", "id": "rs", "summary": [], "encrypted_content": broken}
     assert messages(
         {"role": "user", "content": "a"}, sealed, wrong, {"role": "assistant", "content": "b"}
     ) == [

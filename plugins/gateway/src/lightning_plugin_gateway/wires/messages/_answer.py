@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._failures import unreadable
+from lightning_plugin_gateway.wires._narrow import as_object, as_objects, as_text
 from lightning_plugin_gateway.wires._wire import Body
 from lightning_plugin_gateway.wires.messages._arguments import input_of
-from lightning_plugin_gateway.wires.messages._failures import unreadable
-from lightning_plugin_gateway.wires.messages._ids import base_id, call_id, message_id
-from lightning_plugin_gateway.wires.messages._narrow import as_object, as_objects, as_text
+from lightning_plugin_gateway.wires.messages._ids import IDS, call_id
 from lightning_plugin_gateway.wires.messages._outcome import stop_fields
 from lightning_plugin_gateway.wires.messages._thinking import is_omitted, thinking_blocks
 from lightning_plugin_gateway.wires.messages._usage import native_usage
 
 
-def native_answer(completion: Body, request: Body) -> Body:
-    """The answer that says what the first choice of a completion says.
+def native_answer(completion: Body, *, request: Body) -> Body:
+    """The native answer: what the first choice says, as there cannot be more.
 
     Raises:
         ApiError: 502, there is no choice, or the model's server gave up.
@@ -22,7 +22,7 @@ def native_answer(completion: Body, request: Body) -> Body:
     choices = as_objects(completion.get("choices"))
     if not choices:
         raise unreadable("the completion has no choices")
-    base = base_id(completion, request)
+    base = IDS.base(completion, request)
     message = as_object(choices[0].get("message"))
     calls = as_objects(message.get("tool_calls"))
     refusal = as_text(message.get("refusal"))
@@ -46,7 +46,7 @@ def frame(completion: Body, request: Body, *, base: str) -> Body:
         base: What its ids have in common.
     """
     return {
-        "id": message_id(base),
+        "id": IDS.answer(base),
         "type": "message",
         "role": "assistant",
         "model": as_text(completion.get("model")) or as_text(request.get("model")),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._narrow import as_object
+from lightning_plugin_gateway.wires._refusals import known_fields, malformed, not_in_chat, not_in_messages
 from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.messages._narrow import as_object
-from lightning_plugin_gateway.wires.messages._refusals import malformed, not_in_chat, not_in_messages
 
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _BUDGETS = ((2048, "low"), (8192, "medium"))
@@ -21,7 +19,7 @@ def chat_thinking(thinking: Json) -> Body:
 
     A budget of tokens becomes the effort that comes next to it. What a model chooses for itself is not asked.
     """
-    asked = fields(thinking, "thinking", ("type", "budget_tokens", "display"))
+    asked = known_fields(thinking, "thinking", ("type", "budget_tokens", "display"))
     kind, budget = asked.get("type"), asked.get("budget_tokens")
     if thinking is None or kind == "adaptive":
         return {}
@@ -41,7 +39,7 @@ def chat_output(config: Json, *, older: Json) -> Body:
         config: A native `output_config`.
         older: A native `output_format`, which came before it.
     """
-    asked = fields(config, "output_config", ("effort", "format"))
+    asked = known_fields(config, "output_config", ("effort", "format"))
     effort, shape = asked.get("effort"), asked.get("format") or older
     if effort is not None and effort not in EFFORTS:
         raise malformed(f"`output_config.effort` must be one of {', '.join(EFFORTS)}", effort)
@@ -80,16 +78,6 @@ def native_tier(tier: Json) -> Body:
     return _tier(tier, _NATIVE_TIERS, not_in_messages(f"`service_tier` {tier!r:.60}"))
 
 
-def fields(value: Json, name: str, known: Sequence[str]) -> Body:
-    """An object's fields, which must be known. Raises `ApiError` 400."""
-    if not isinstance(value, dict | None):
-        raise malformed(f"`{name}` must be an object", value)
-    for field, asked in (value or {}).items():
-        if field not in known and asked is not None:
-            raise not_in_chat(f"`{name}.{field:.40}`")
-    return as_object(value)
-
-
 def _tier(tier: Json, tiers: dict[str, str], refusal: Exception) -> Body:
     if tier is None:
         return {}
@@ -108,7 +96,7 @@ def _native_effort(effort: Json) -> str:
 
 def _chat_format(shape: Json) -> Body:
     """Chat completions want a name; Messages always keep to the schema."""
-    asked = fields(shape, "output_config.format", ("type", "schema"))
+    asked = known_fields(shape, "output_config.format", ("type", "schema"))
     if asked.get("type") != "json_schema":
         raise not_in_chat(f"`output_config.format` of type {asked.get('type')!r:.60}")
     if not isinstance(asked.get("schema"), dict):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._narrow import as_object, as_objects, as_text
 from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.messages._narrow import as_object, as_objects, as_text
 
 
 class CallFragment:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._failures import unreadable
+from lightning_plugin_gateway.wires._narrow import as_object, as_text
+from lightning_plugin_gateway.wires._reasoning import PARAGRAPH
 from lightning_plugin_gateway.wires._wire import Body
 from lightning_plugin_gateway.wires.messages._arguments import arguments_of, may_be_wrapped, unwrapped
 from lightning_plugin_gateway.wires.messages._completion import chat_call, chat_frame
-from lightning_plugin_gateway.wires.messages._failures import told, unreadable
-from lightning_plugin_gateway.wires.messages._narrow import as_object, as_text
+from lightning_plugin_gateway.wires.messages._failures import told
 from lightning_plugin_gateway.wires.messages._outcome import finish_fields
 from lightning_plugin_gateway.wires.messages._thinking import (
     BLOCKS,
-    PARAGRAPH,
     chat_reasoning,
     is_foreign,
     is_thinking,

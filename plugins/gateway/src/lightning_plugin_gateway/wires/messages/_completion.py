@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from lightning_plugin_gateway.wires._failures import unreadable
+from lightning_plugin_gateway.wires._narrow import as_object, as_objects, as_text
 from lightning_plugin_gateway.wires._wire import Body
 from lightning_plugin_gateway.wires.messages._arguments import arguments_of
-from lightning_plugin_gateway.wires.messages._failures import told, unreadable
-from lightning_plugin_gateway.wires.messages._ids import completion_id
-from lightning_plugin_gateway.wires.messages._narrow import as_object, as_objects, as_text
+from lightning_plugin_gateway.wires.messages._failures import told
+from lightning_plugin_gateway.wires.messages._ids import IDS
 from lightning_plugin_gateway.wires.messages._outcome import finish_fields
 from lightning_plugin_gateway.wires.messages._thinking import chat_reasoning, is_thinking
 from lightning_plugin_gateway.wires.messages._usage import chat_usage
@@ -39,7 +40,7 @@ def chat_completion(answer: Body) -> Body:
 def chat_frame(answer: Body) -> Body:
     """What tells which answer a completion or chunk is; native answers do not say when they were made."""
     frame: Body = {
-        "id": completion_id(as_text(answer.get("id"))),
+        "id": IDS.completion(as_text(answer.get("id"))),
         "created": 0,
         "model": as_text(answer.get("model")),
     }

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import msgspec
-
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._narrow import as_object, as_objects, as_text
+from lightning_plugin_gateway.wires._reasoning import reasoning_of
+from lightning_plugin_gateway.wires._sse import named_event
 from lightning_plugin_gateway.wires._wire import Body
 from lightning_plugin_gateway.wires.messages._answer import frame, said
 from lightning_plugin_gateway.wires.messages._arguments import input_text
 from lightning_plugin_gateway.wires.messages._blocks import Blocks
 from lightning_plugin_gateway.wires.messages._calls import CallFragment, CallFragments
-from lightning_plugin_gateway.wires.messages._ids import base_id, call_id
-from lightning_plugin_gateway.wires.messages._narrow import as_object, as_objects, as_text
+from lightning_plugin_gateway.wires.messages._ids import IDS, call_id
 from lightning_plugin_gateway.wires.messages._outcome import check_complete, stop_fields
-from lightning_plugin_gateway.wires.messages._thinking import is_omitted, kept_blocks, reasoning_of
+from lightning_plugin_gateway.wires.messages._thinking import is_omitted, kept_blocks
 from lightning_plugin_gateway.wires.messages._tools import streamed_early
 from lightning_plugin_gateway.wires.messages._usage import native_usage
 
@@ -52,7 +50,7 @@ class MessageEvents:
         for choice in as_objects(chunk.get("choices")):
             if choice.get("index", 0) == 0:
                 events += self._add(choice)
-        return _encoded(events)
+        return b"".join(map(named_event, events))
 
     def end(self) -> bytes:
         """What is left of the blocks, and why the answer ended."""
@@ -70,12 +68,12 @@ class MessageEvents:
             {"type": "message_delta", "delta": stop, "usage": native_usage(self._usage)},
             {"type": "message_stop"},
         ]
-        return _encoded(events)
+        return b"".join(map(named_event, events))
 
     def _begin(self, chunk: Body) -> list[Body]:
         if self._base:
             return []
-        self._base = base_id(chunk, self._request)
+        self._base = IDS.base(chunk, self._request)
         usage = native_usage(chunk.get("usage"), tier=chunk.get("service_tier"))
         message: Body = {**frame(chunk, self._request, base=self._base), "usage": usage}
         return [{"type": "message_start", "message": message}, _PING]
@@ -125,10 +123,3 @@ class MessageEvents:
 
     def _call(self, call: CallFragment) -> list[Body]:
         return self._blocks.call(call.name, ident=call_id(call.ident, base=self._base, place=call.place))
-
-
-def _encoded(events: Iterable[Body]) -> bytes:
-    return b"".join(
-        b"event: %s\ndata: %s\n\n" % (str(event["type"]).encode(), msgspec.json.encode(event))
-        for event in events
-    )

@@ -6,7 +6,7 @@ import msgspec
 
 from agentlightning.types import Json
 from lightning_plugin_gateway._errors import ApiError
-from lightning_plugin_gateway.wires.messages._narrow import as_object, as_text
+from lightning_plugin_gateway.wires import _failures
 
 _KINDS = {
     400: "invalid_request_error",
@@ -27,7 +27,6 @@ _STATUSES = {
     "timeout_error": 504,
 }
 """Statuses of failures that an upstream tells of in a stream. That it does not let the gateway in is no client's."""
-_LONGEST = 500
 
 
 def error_body(error: ApiError) -> bytes:
@@ -47,12 +46,4 @@ def told(error: Json) -> ApiError:
     Args:
         error: Its `type` and `message`.
     """
-    found = as_object(error)
-    kind = as_text(found.get("type"))
-    message = f"the upstream failed: {as_text(found.get('message')) or kind or repr(error)}"[:_LONGEST]
-    return ApiError(_STATUSES.get(kind, 502), message, fault="upstream_error")
-
-
-def unreadable(found: str) -> ApiError:
-    """An upstream's answer that is none."""
-    return ApiError(502, f"the upstream's answer cannot be read: {found}"[:_LONGEST], fault="invalid_answer")
+    return _failures.told(error, kind="type", statuses=_STATUSES, found=repr(error))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Final
 
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._narrow import as_objects, given
+from lightning_plugin_gateway.wires._refusals import (
+    CHAT_NEUTRAL,
+    Neutral,
+    check_known,
+    malformed,
+    not_in_messages,
+)
 from lightning_plugin_gateway.wires._wire import Body
 from lightning_plugin_gateway.wires.messages._asked import native_output, native_tier
-from lightning_plugin_gateway.wires.messages._narrow import as_objects, given
 from lightning_plugin_gateway.wires.messages._native_turns import native_turns
-from lightning_plugin_gateway.wires.messages._refusals import is_neutral, malformed, not_in_messages
 from lightning_plugin_gateway.wires.messages._to_chat import ALIKE
 from lightning_plugin_gateway.wires.messages._tools import native_choice, native_tools
 
@@ -31,20 +36,9 @@ _DROPPED = (
     "stream_options",
 )
 """Fields that a model may ignore, or that are about what Messages say anyway."""
-_NEUTRAL: Mapping[str, Sequence[Json]] = {
-    "frequency_penalty": (0,),
-    "function_call": ("auto", "none"),
-    "functions": ([],),
-    "ignore_eos": (False,),
-    "logit_bias": ({},),
+_NEUTRAL: Neutral = {
+    **CHAT_NEUTRAL,
     "logprobs": (False,),
-    "min_p": (0,),
-    "min_tokens": (0,),
-    "modalities": (["text"],),
-    "n": (1,),
-    "presence_penalty": (0,),
-    "repetition_penalty": (1,),
-    "stop_token_ids": ([],),
     "top_logprobs": (0,),
     "verbosity": ("medium",),
 }
@@ -76,9 +70,7 @@ def _check_known(chat: Body) -> None:
     known = [*ALIKE, *_TRANSLATED, *_DROPPED]
     if chat.get("return_token_ids"):
         known += ["logprobs", "top_logprobs"]
-    for name, value in chat.items():
-        if name not in known and not is_neutral(name, value, _NEUTRAL):
-            raise not_in_messages(f"`{name:.40}`")
+    check_known(chat, known=known, neutral=_NEUTRAL, refuse=not_in_messages)
     messages = as_objects(chat.get("messages"))
     spoken = bool(messages) and messages[-1].get("role") == "assistant"
     if not spoken and (chat.get("continue_final_message") or chat.get("add_generation_prompt") is False):

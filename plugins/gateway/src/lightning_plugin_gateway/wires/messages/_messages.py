@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from lightning_plugin_gateway._errors import ApiError
 from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.messages import _failures
 from lightning_plugin_gateway.wires.messages._answer import native_answer
 from lightning_plugin_gateway.wires.messages._chunks import MessageChunks
 from lightning_plugin_gateway.wires.messages._completion import chat_completion
 from lightning_plugin_gateway.wires.messages._events import MessageEvents
+from lightning_plugin_gateway.wires.messages._failures import error_body, error_event
 from lightning_plugin_gateway.wires.messages._from_chat import native_request
 from lightning_plugin_gateway.wires.messages._parse import parsed
 from lightning_plugin_gateway.wires.messages._to_chat import chat_request
@@ -35,61 +32,20 @@ class Messages:
     name = "messages"
     path = "/messages"
 
-    @staticmethod
-    def parse(raw: bytes) -> Body:
-        """The request of a body. Raises `ApiError` 400 with the reason."""
-        return parsed(raw)
-
-    @staticmethod
-    def to_chat(request: Body, *, before: Sequence[Body] = ()) -> Body:
-        """The chat request that asks the same: the system prompt, then what comes before, then the messages.
-
-        Raises `ApiError` 400.
-        """
-        return chat_request(request, before=before)
-
-    @staticmethod
-    def from_chat(request: Body) -> Body:
-        """The native request that asks the same. Raises `ApiError` 400."""
-        return native_request(request)
-
-    @staticmethod
-    def answer(completion: Body, *, request: Body) -> Body:
-        """The native answer: its first choice, as there cannot be more.
-
-        Raises `ApiError` 502 if the model's server gave up.
-        """
-        return native_answer(completion, request)
-
-    @staticmethod
-    def completion(answer: Body) -> Body:
-        """The chat completion that says the same. Raises `ApiError` 502 if the answer is none."""
-        return chat_completion(answer)
-
-    @staticmethod
-    def events(request: Body) -> MessageEvents:
-        """A writer of events."""
-        return MessageEvents(request)
-
-    @staticmethod
-    def chunks() -> MessageChunks:
-        """A reader of events."""
-        return MessageChunks()
-
-    @staticmethod
-    def error(error: ApiError) -> bytes:
-        """Anthropic's error form."""
-        return _failures.error_body(error)
-
-    @staticmethod
-    def error_event(error: ApiError) -> bytes:
-        """An `error` event, which Anthropic's SDKs raise."""
-        return _failures.error_event(error)
+    parse = staticmethod(parsed)
+    to_chat = staticmethod(chat_request)
+    from_chat = staticmethod(native_request)
+    answer = staticmethod(native_answer)
+    completion = staticmethod(chat_completion)
+    events = MessageEvents
+    chunks = MessageChunks
+    error = staticmethod(error_body)
+    error_event = staticmethod(error_event)
 
     @staticmethod
     def count_request(request: Body) -> Body:
         """The chat request whose prompt has the tokens that are to be counted. Raises `ApiError` 400."""
-        chat = chat_request(request, before=())
+        chat = chat_request(request)
         return {name: chat[name] for name in _ABOUT_THE_PROMPT if name in chat}
 
     @staticmethod

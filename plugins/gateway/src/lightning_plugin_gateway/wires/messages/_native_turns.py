@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from agentlightning.types import Json
-from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.messages._arguments import input_of
-from lightning_plugin_gateway.wires.messages._narrow import as_object, as_text
-from lightning_plugin_gateway.wires.messages._parts import native_content
-from lightning_plugin_gateway.wires.messages._refusals import (
+from lightning_plugin_gateway.wires._narrow import as_object, as_text
+from lightning_plugin_gateway.wires._refusals import (
     malformed,
     not_in_messages,
     required_objects,
     required_text,
 )
+from lightning_plugin_gateway.wires._wire import Body
+from lightning_plugin_gateway.wires.messages._arguments import input_of
+from lightning_plugin_gateway.wires.messages._parts import native_content
 from lightning_plugin_gateway.wires.messages._results import native_result
 from lightning_plugin_gateway.wires.messages._thinking import is_foreign, kept_blocks
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from agentlightning.types import Json
 from lightning_plugin_gateway._errors import ApiError
+from lightning_plugin_gateway.wires._narrow import as_text
 from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.messages._narrow import as_text
 
 _CUT = {"length": "max_tokens", "content_filter": "refusal"}
 _BROKEN = ("abort", "error")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from agentlightning.types import Json
 from lightning_plugin_gateway._errors import bad_request
 from lightning_plugin_gateway._request import check_flags, check_integer, check_model, parse_object
+from lightning_plugin_gateway.wires._narrow import as_objects
+from lightning_plugin_gateway.wires._refusals import malformed
 from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.messages._narrow import as_objects
-from lightning_plugin_gateway.wires.messages._refusals import malformed
 
 _ROLES = ("user", "assistant", "system")
 _OBJECTS = ("metadata", "output_config", "thinking", "tool_choice")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from agentlightning.types import Json
-from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.messages._narrow import as_object
-from lightning_plugin_gateway.wires.messages._refusals import (
+from lightning_plugin_gateway.wires._narrow import as_object
+from lightning_plugin_gateway.wires._refusals import (
     malformed,
     not_in_chat,
     not_in_messages,
     required_objects,
     required_text,
 )
+from lightning_plugin_gateway.wires._wire import Body
 
 _BASE64 = ";base64,"
 

@@ -7,9 +7,9 @@ sees and which is taken for the mark on the way back.
 from __future__ import annotations
 
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._refusals import malformed, not_in_chat, required_text
 from lightning_plugin_gateway.wires._wire import Body
 from lightning_plugin_gateway.wires.messages._parts import chat_content, native_content
-from lightning_plugin_gateway.wires.messages._refusals import malformed, not_in_chat, required_text
 
 _BEGIN, _END = "<error>", "</error>"
 _BEGIN_PART: Body = {"type": "text", "text": _BEGIN}

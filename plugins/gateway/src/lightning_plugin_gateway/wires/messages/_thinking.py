@@ -6,25 +6,16 @@ a name that clients of chat completions know it by, and handed back from there. 
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._narrow import as_object, as_objects, as_text
+from lightning_plugin_gateway.wires._reasoning import PARAGRAPH, SEAL, reasoning_of, sealed, unsealed
 from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.messages._narrow import as_object, as_objects, as_text
 
-_SEALED = "agl1."
 _KINDS = ("thinking", "redacted_thinking")
-PARAGRAPH = "\n\n"
-"""What stands between blocks of reasoning where they become one text."""
 BLOCKS = "thinking_blocks"
 """Field of a chat message with the blocks that another server has signed."""
-
-
-def reasoning_of(message: Body) -> str:
-    """Reasoning of a chat message or delta, under either of its names."""
-    return as_text(message.get("reasoning_content")) or as_text(message.get("reasoning"))
 
 
 def is_omitted(request: Body) -> bool:
@@ -34,7 +25,7 @@ def is_omitted(request: Body) -> bool:
 
 def signature(text: str, *, omitted: bool) -> str:
     """Signature of a block that is made here: it tells so and, if the text is omitted, holds it, encoded."""
-    return _SEALED + (base64.b64encode(text.encode()).decode() if omitted else "")
+    return sealed(text) if omitted else SEAL
 
 
 def thinking_blocks(message: Body, *, omitted: bool) -> list[Body]:
@@ -65,7 +56,7 @@ def text_of(block: Body) -> str:
     """Text of a block; empty for one that only its maker can read."""
     if block.get("type") != "thinking":
         return ""
-    return as_text(block.get("thinking")) or _unsealed(as_text(block.get("signature")))
+    return as_text(block.get("thinking")) or unsealed(as_text(block.get("signature")))
 
 
 def chat_reasoning(blocks: Sequence[Body]) -> Body:
@@ -82,7 +73,7 @@ def is_foreign(block: Body) -> bool:
     if block.get("type") == "redacted_thinking":
         return True
     signed = as_text(block.get("signature"))
-    return bool(signed) and not signed.startswith(_SEALED)
+    return bool(signed) and not signed.startswith(SEAL)
 
 
 def is_thinking(block: Body) -> bool:
@@ -97,12 +88,3 @@ def _clean(block: Body) -> Body:
         return {}
     said: dict[str, Json] = {name: as_text(block.get(name)) for name in ("thinking", "signature")}
     return {"type": "thinking", **said}
-
-
-def _unsealed(signed: str) -> str:
-    if not signed.startswith(_SEALED):
-        return ""
-    try:
-        return base64.b64decode(signed.removeprefix(_SEALED), validate=True).decode()
-    except (binascii.Error, ValueError):
-        return ""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._narrow import as_object, as_objects, given
+from lightning_plugin_gateway.wires._refusals import (
+    Neutral,
+    check_known,
+    known_fields,
+    malformed,
+    not_in_chat,
+)
 from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.messages._asked import chat_output, chat_thinking, chat_tier, fields
-from lightning_plugin_gateway.wires.messages._narrow import as_object, as_objects, given
-from lightning_plugin_gateway.wires.messages._refusals import is_neutral, malformed, not_in_chat
+from lightning_plugin_gateway.wires.messages._asked import chat_output, chat_thinking, chat_tier
 from lightning_plugin_gateway.wires.messages._tools import chat_choice, chat_tools
 from lightning_plugin_gateway.wires.messages._turns import chat_messages, chat_system
 
@@ -27,11 +33,15 @@ _NOTHING_TO_SAY = (
     "betas", "cache_control", "diagnostics", "inference_geo", "stream_options", "user_profile_id", "workspace_id",
 )  # fmt: skip
 """Fields that ask nothing of a model: they are about caches, accounts and places."""
-_NEUTRAL: Mapping[str, Sequence[Json]] = {"mcp_servers": ([],), "speed": ("standard",)}
+_NEUTRAL: Neutral = {"mcp_servers": ([],), "speed": ("standard",)}
 
 
-def chat_request(request: Body, *, before: Sequence[Body]) -> Body:
-    """The chat completion request that asks what a native one asks. Raises `ApiError` 400."""
+def chat_request(request: Body, *, before: Sequence[Body] = ()) -> Body:
+    """The chat request that asks the same: the system prompt, then what comes before, then the messages.
+
+    Raises:
+        ApiError: 400, chat completions cannot ask that.
+    """
     _check_known(request)
     chat = given(request, *ALIKE, *_SAMPLING)
     said = chat_messages(request.get("messages"))
@@ -53,15 +63,13 @@ def chat_request(request: Body, *, before: Sequence[Body]) -> Body:
 
 def _check_known(request: Body) -> None:
     known = (*ALIKE, *_SAMPLING, *_TRANSLATED, *_NOTHING_TO_SAY)
-    for name, value in request.items():
-        if name not in known and not is_neutral(name, value, _NEUTRAL):
-            raise not_in_chat(f"`{name:.40}`")
+    check_known(request, known=known, neutral=_NEUTRAL, refuse=not_in_chat)
     _check_edits(request.get("context_management"))
 
 
 def _check_edits(management: Json) -> None:
     """Old reasoning may be cleared: whether a model sees it is for its chat template to say anyway."""
-    asked = fields(management, "context_management", ("edits",))
+    asked = known_fields(management, "context_management", ("edits",))
     for edit in as_objects(asked.get("edits")):
         kind = edit.get("type")
         if not isinstance(kind, str) or not kind.startswith("clear_thinking"):
@@ -75,7 +83,7 @@ def _stops(sequences: Json) -> list[Json]:
 
 
 def _user(metadata: Json) -> Body:
-    user = as_object(fields(metadata, "metadata", ("user_id",))).get("user_id")
+    user = as_object(known_fields(metadata, "metadata", ("user_id",))).get("user_id")
     if not isinstance(user, str | None):
         raise malformed("`metadata.user_id` must be a text", user)
     return {} if user is None else {"user": user}

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from agentlightning.types import Json
-from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.messages._narrow import as_object, given
-from lightning_plugin_gateway.wires.messages._refusals import (
+from lightning_plugin_gateway.wires._narrow import as_object, given
+from lightning_plugin_gateway.wires._refusals import (
     is_neutral,
     malformed,
     not_in_chat,
     not_in_messages,
     required_objects,
 )
+from lightning_plugin_gateway.wires._wire import Body
 
 _TOOL = ("type", "name", "description", "input_schema", "strict")
 _UNTOLD = ("cache_control", "eager_input_streaming")

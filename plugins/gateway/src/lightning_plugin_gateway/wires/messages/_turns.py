@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from agentlightning.types import Json
 from lightning_plugin_gateway._errors import bad_request
-from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.messages._arguments import arguments_of
-from lightning_plugin_gateway.wires.messages._parts import blocks, chat_content, chat_part
-from lightning_plugin_gateway.wires.messages._refusals import (
+from lightning_plugin_gateway.wires._reasoning import PARAGRAPH
+from lightning_plugin_gateway.wires._refusals import (
     malformed,
     not_in_chat,
     required_objects,
     required_text,
 )
+from lightning_plugin_gateway.wires._wire import Body
+from lightning_plugin_gateway.wires.messages._arguments import arguments_of
+from lightning_plugin_gateway.wires.messages._parts import blocks, chat_content, chat_part
 from lightning_plugin_gateway.wires.messages._results import chat_result
-from lightning_plugin_gateway.wires.messages._thinking import PARAGRAPH, is_thinking, text_of
+from lightning_plugin_gateway.wires.messages._thinking import is_thinking, text_of
 
 _ROLES = ("user", "assistant", "system")
 

@@ -6,8 +6,8 @@ A prompt's tokens are all of them in chat completions, and those that no cache s
 from __future__ import annotations
 
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._narrow import as_count, as_object
 from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.messages._narrow import as_count, as_object
 
 _READ, _WRITTEN = "cache_read_input_tokens", "cache_creation_input_tokens"
 _TIERS = {"default": "standard", "priority": "priority"}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._narrow import as_object, as_objects
 from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.responses._narrow import as_object, as_objects
 
 _LINK = "url_citation"
 

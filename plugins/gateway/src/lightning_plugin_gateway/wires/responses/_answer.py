@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._narrow import as_object, as_objects, as_text, as_whole
+from lightning_plugin_gateway.wires._reasoning import reasoning_of
 from lightning_plugin_gateway.wires._wire import Body
 from lightning_plugin_gateway.wires.responses._annotations import native_annotations
-from lightning_plugin_gateway.wires.responses._ids import base_id, call_id, item_id, response_id
+from lightning_plugin_gateway.wires.responses._ids import IDS, call_id, item_id
 from lightning_plugin_gateway.wires.responses._logprobs import entries_of, of_text
-from lightning_plugin_gateway.wires.responses._narrow import as_count, as_object, as_objects, as_text
 from lightning_plugin_gateway.wires.responses._outcome import Outcome
-from lightning_plugin_gateway.wires.responses._reasoning import reasoning_item, reasoning_of
+from lightning_plugin_gateway.wires.responses._reasoning import reasoning_item
 from lightning_plugin_gateway.wires.responses._to_chat import wants_logprobs
 from lightning_plugin_gateway.wires.responses._usage import native_usage
 
@@ -19,9 +20,9 @@ _ECHOED = (
 )  # fmt: skip
 
 
-def native_answer(completion: Body, request: Body) -> Body:
-    """The answer that says what the first choice of a completion says."""
-    base = base_id(completion, request)
+def native_answer(completion: Body, *, request: Body) -> Body:
+    """The native answer: what the first choice says, as there cannot be more; without one, a failed answer."""
+    base = IDS.base(completion, request)
     choices = as_objects(completion.get("choices"))
     choice: Body = choices[0] if choices else {"finish_reason": "error"}
     outcome = Outcome.of(choice.get("finish_reason"))
@@ -40,9 +41,9 @@ def frame(completion: Body, request: Body, *, base: str) -> Body:
         completion: A completion or its first chunk.
     """
     return {
-        "id": response_id(base),
+        "id": IDS.answer(base),
         "object": "response",
-        "created_at": as_count(completion.get("created")),
+        "created_at": as_whole(completion.get("created")),
         "status": "in_progress",
         "background": False,
         "error": None,

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._failures import unreadable
+from lightning_plugin_gateway.wires._narrow import as_object, as_objects, as_text, as_whole
+from lightning_plugin_gateway.wires._reasoning import PARAGRAPH
 from lightning_plugin_gateway.wires._wire import Body
 from lightning_plugin_gateway.wires.responses._annotations import chat_annotations
 from lightning_plugin_gateway.wires.responses._completion import chat_call, chat_frame
 from lightning_plugin_gateway.wires.responses._logprobs import chat_logprobs
-from lightning_plugin_gateway.wires.responses._narrow import as_count, as_object, as_objects, as_text
-from lightning_plugin_gateway.wires.responses._outcome import failure, finish_reason, unreadable
-from lightning_plugin_gateway.wires.responses._reasoning import PARAGRAPH
+from lightning_plugin_gateway.wires.responses._outcome import failure, finish_reason
 from lightning_plugin_gateway.wires.responses._usage import chat_usage
 
 _BEGINNINGS = ("response.created", "response.queued", "response.in_progress")
@@ -58,13 +59,13 @@ class ResponseChunks:
         if kind in _ENDS:
             return self._end(as_object(event.get("response")), status=kind.removeprefix("response."))
         if kind in ("response.output_item.added", "response.output_item.done"):
-            item, place = as_object(event.get("item")), as_count(event.get("output_index"))
+            item, place = as_object(event.get("item")), as_whole(event.get("output_index"))
             return self._item(item, place=place, done=kind.endswith(".done"))
         name, _, end = kind.rpartition(".")
         if name in _TEXTS and end in ("delta", "done"):
             return self._text_event(event, _TEXTS[name], done=end == "done")
         if name == _ARGUMENTS and end in ("delta", "done"):
-            return self._arguments(event, as_count(event.get("output_index")))
+            return self._arguments(event, as_whole(event.get("output_index")))
         if kind == "response.output_text.annotation.added":
             found = chat_annotations([event.get("annotation")])
             return [self._chunk({"annotations": found})] if found else []
@@ -89,7 +90,7 @@ class ResponseChunks:
 
     def _text_event(self, event: Body, part: str, *, done: bool) -> list[Body]:
         index = event.get("summary_index" if part == "summary_text" else "content_index")
-        key = (part, as_count(event.get("output_index")), as_count(index))
+        key = (part, as_whole(event.get("output_index")), as_whole(index))
         entries = as_objects(event.get("logprobs"))
         if done:
             whole = as_text(event.get("refusal" if part == "refusal" else "text"))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._failures import unreadable
+from lightning_plugin_gateway.wires._narrow import as_objects, as_text, as_whole
+from lightning_plugin_gateway.wires._reasoning import PARAGRAPH
 from lightning_plugin_gateway.wires._wire import Body
 from lightning_plugin_gateway.wires.responses._annotations import chat_annotations
-from lightning_plugin_gateway.wires.responses._ids import completion_id
+from lightning_plugin_gateway.wires.responses._ids import IDS
 from lightning_plugin_gateway.wires.responses._logprobs import chat_logprobs
-from lightning_plugin_gateway.wires.responses._narrow import as_count, as_objects, as_text
-from lightning_plugin_gateway.wires.responses._outcome import finish_reason, unreadable
-from lightning_plugin_gateway.wires.responses._reasoning import PARAGRAPH, text_of_item
+from lightning_plugin_gateway.wires.responses._outcome import finish_reason
+from lightning_plugin_gateway.wires.responses._reasoning import text_of_item
 from lightning_plugin_gateway.wires.responses._usage import chat_usage
 
 
@@ -35,8 +37,8 @@ def chat_completion(answer: Body) -> Body:
 def chat_frame(answer: Body) -> Body:
     """What tells which answer a completion or chunk is."""
     return {
-        "id": completion_id(as_text(answer.get("id"))),
-        "created": as_count(answer.get("created_at")),
+        "id": IDS.completion(as_text(answer.get("id"))),
+        "created": as_whole(answer.get("created_at")),
         "model": as_text(answer.get("model")),
     }
 

@@ -6,15 +6,16 @@ import msgspec
 
 from agentlightning.types import Json
 from lightning_plugin_gateway._errors import ApiError
+from lightning_plugin_gateway.wires._narrow import as_object, as_objects, as_text, as_whole
+from lightning_plugin_gateway.wires._reasoning import reasoning_of
+from lightning_plugin_gateway.wires._sse import named_event
 from lightning_plugin_gateway.wires._wire import Body
 from lightning_plugin_gateway.wires.responses._annotations import native_annotations
 from lightning_plugin_gateway.wires.responses._answer import frame
-from lightning_plugin_gateway.wires.responses._ids import base_id, call_id, item_id
+from lightning_plugin_gateway.wires.responses._ids import IDS, call_id, item_id
 from lightning_plugin_gateway.wires.responses._logprobs import entries_of
-from lightning_plugin_gateway.wires.responses._narrow import as_count, as_object, as_objects, as_text
 from lightning_plugin_gateway.wires.responses._open_items import OpenCall, OpenMessage, OpenReasoning, Sampled
 from lightning_plugin_gateway.wires.responses._outcome import Outcome
-from lightning_plugin_gateway.wires.responses._reasoning import reasoning_of
 from lightning_plugin_gateway.wires.responses._to_chat import wants_logprobs
 from lightning_plugin_gateway.wires.responses._usage import native_usage
 
@@ -76,7 +77,7 @@ class ResponseEvents:
         return self._flush()
 
     def _begin(self, chunk: Body) -> None:
-        self._base = base_id(chunk, self._request)
+        self._base = IDS.base(chunk, self._request)
         self._frame = frame(chunk, self._request, base=self._base)
         self._emit("response.created", response=self._frame)
         self._emit("response.in_progress", response=self._frame)
@@ -98,7 +99,7 @@ class ResponseEvents:
         for annotation in native_annotations(delta.get("annotations")):
             self._message().annotate(annotation)
         for place, piece in enumerate(as_objects(delta.get("tool_calls"))):
-            self._add_call(as_count(piece.get("index", place)), piece)
+            self._add_call(as_whole(piece.get("index", place)), piece)
         if isinstance(choice.get("finish_reason"), str):
             self._finish = choice["finish_reason"]
 
@@ -148,7 +149,7 @@ class ResponseEvents:
         return len(self._items) - 1
 
     def _emit(self, kind: str, /, **fields: Json) -> None:
-        self._sent.append(_event(kind, {**fields, "sequence_number": self._sequence}))
+        self._sent.append(named_event({"type": kind, **fields, "sequence_number": self._sequence}))
         self._sequence += 1
 
     def _flush(self) -> bytes:
@@ -160,8 +161,4 @@ def error_event(error: ApiError) -> bytes:
     """The event that ends a failed stream: as it is documented, and with `error`, which SDKs raise."""
     told = msgspec.json.decode(error.body, type=dict[str, dict[str, object]])["error"]
     fields: Body = {"code": error.fault, "message": error.message, "param": None, "error": told}
-    return _event("error", {**fields, "sequence_number": _AFTER_ALL})
-
-
-def _event(kind: str, fields: Body) -> bytes:
-    return f"event: {kind}\ndata: ".encode() + msgspec.json.encode({"type": kind, **fields}) + b"\n\n"
+    return named_event({"type": "error", **fields, "sequence_number": _AFTER_ALL})

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._narrow import as_object, given
+from lightning_plugin_gateway.wires._refusals import not_in_chat, not_in_responses
 from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.responses._narrow import as_object, given
-from lightning_plugin_gateway.wires.responses._refusals import not_in_chat, not_in_responses
 
 _PLAIN = ("text", "json_object")
 _SCHEMA = ("name", "description", "schema", "strict")

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._narrow import as_object, as_objects, as_text, given
+from lightning_plugin_gateway.wires._reasoning import reasoning_of
+from lightning_plugin_gateway.wires._refusals import (
+    CHAT_NEUTRAL,
+    Neutral,
+    check_known,
+    malformed,
+    not_in_responses,
+)
 from lightning_plugin_gateway.wires._wire import Body
 from lightning_plugin_gateway.wires.responses._formats import native_format
-from lightning_plugin_gateway.wires.responses._narrow import as_object, as_objects, as_text, given
 from lightning_plugin_gateway.wires.responses._parts import native_content
-from lightning_plugin_gateway.wires.responses._reasoning import reasoning_of
-from lightning_plugin_gateway.wires.responses._refusals import malformed, not_in_responses
 from lightning_plugin_gateway.wires.responses._to_chat import ALIKE, LOGPROBS
 from lightning_plugin_gateway.wires.responses._tools import native_choice, native_tools
 
@@ -18,27 +24,12 @@ _TRANSLATED = (
 )  # fmt: skip
 _DROPPED = ("return_token_ids", "seed", "stream_options")
 """Fields that a model may ignore, or that are about what Responses say anyway."""
-_NEUTRAL: dict[str, tuple[Json, ...]] = {
-    "frequency_penalty": (0,),
-    "function_call": ("auto", "none"),
-    "functions": ([],),
-    "ignore_eos": (False,),
-    "logit_bias": ({},),
-    "min_p": (0,),
-    "min_tokens": (0,),
-    "modalities": (["text"],),
-    "n": (1,),
-    "presence_penalty": (0,),
-    "repetition_penalty": (1,),
-    "stop": ([],),
-    "stop_token_ids": ([],),
-    "top_k": (0, -1),
-}
+_NEUTRAL: Neutral = {**CHAT_NEUTRAL, "stop": ([],), "top_k": (0, -1)}
 """Fields that Responses do not have, with the values that ask for nothing."""
 
 
 def native_request(chat: Body) -> Body:
-    """The native request that asks what a chat completion request asks. Raises `ApiError` 400."""
+    """The native request that asks the same; a seed is dropped. Raises `ApiError` 400."""
     _check_known(chat)
     request = given(chat, *ALIKE)
     request |= _input(chat.get("messages"))
@@ -63,9 +54,7 @@ def native_request(chat: Body) -> Body:
 
 def _check_known(chat: Body) -> None:
     known = (*ALIKE, *_TRANSLATED, *_DROPPED)
-    for name, value in chat.items():
-        if name not in known and value is not None and value not in _NEUTRAL.get(name, ()):
-            raise not_in_responses(f"`{name:.40}`")
+    check_known(chat, known=known, neutral=_NEUTRAL, refuse=not_in_responses)
 
 
 def _input(messages: Json) -> Body:

@@ -1,37 +1,12 @@
-"""Ids of answers, derived from those of chat completions: the same for a whole answer and a streamed one."""
+"""Ids of answers and of what is in them."""
 
 from __future__ import annotations
 
-from hashlib import blake2b
+from typing import Final
 
-import msgspec
+from lightning_plugin_gateway.wires._ids import AnswerIds
 
-from lightning_plugin_gateway.wires._wire import Body
-
-_CHAT, _RESPONSE = "chatcmpl-", "resp_"
-
-
-def base_id(completion: Body, request: Body) -> str:
-    """What all ids of an answer have in common.
-
-    Args:
-        completion: A completion or its first chunk. If it has no id, its time and the request make one.
-    """
-    ident = completion.get("id")
-    if isinstance(ident, str) and ident:
-        return ident.removeprefix(_CHAT).removeprefix(_RESPONSE) or ident
-    asked = msgspec.json.encode([completion.get("created"), request])
-    return blake2b(asked, digest_size=16).hexdigest()
-
-
-def response_id(base: str) -> str:
-    """Id of an answer."""
-    return _RESPONSE + base
-
-
-def completion_id(ident: str) -> str:
-    """Id of the chat completion that says what an answer of that id says."""
-    return _CHAT + ident.removeprefix(_RESPONSE) if ident else ""
+IDS: Final = AnswerIds("resp_")
 
 
 def item_id(kind: str, base: str, *, place: int) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from agentlightning.types import Json
 from lightning_plugin_gateway._errors import bad_request
+from lightning_plugin_gateway.wires._narrow import as_text
+from lightning_plugin_gateway.wires._reasoning import PARAGRAPH
+from lightning_plugin_gateway.wires._refusals import malformed, not_in_chat
 from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.responses._narrow import as_text
 from lightning_plugin_gateway.wires.responses._parts import chat_content, spoken_content
-from lightning_plugin_gateway.wires.responses._reasoning import PARAGRAPH, text_of_item
-from lightning_plugin_gateway.wires.responses._refusals import malformed, not_in_chat
+from lightning_plugin_gateway.wires.responses._reasoning import text_of_item
 
 _ROLES = ("user", "system", "developer", "assistant")
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._narrow import as_object, as_objects, as_text
 from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.responses._narrow import as_object, as_objects, as_text
 
 
 def entries_of(choice: Body) -> list[Body]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._narrow import as_object, as_text
 from lightning_plugin_gateway.wires._wire import Body
 from lightning_plugin_gateway.wires.responses._answer import call_item, message_item, refusal_part, text_part
 from lightning_plugin_gateway.wires.responses._logprobs import of_text
-from lightning_plugin_gateway.wires.responses._narrow import as_object, as_text
 from lightning_plugin_gateway.wires.responses._reasoning import reasoning_item
 
 

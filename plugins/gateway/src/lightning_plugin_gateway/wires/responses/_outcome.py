@@ -7,13 +7,13 @@ from typing import Literal
 
 from agentlightning.types import Json
 from lightning_plugin_gateway._errors import ApiError
+from lightning_plugin_gateway.wires._failures import told
+from lightning_plugin_gateway.wires._narrow import as_object, as_text
 from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.responses._narrow import as_object, as_text
 
 _CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
 _BROKEN = ("abort", "error")
 _STATUS_OF_CODE = {"rate_limit_exceeded": 429, "invalid_prompt": 400}
-_LONGEST = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,12 +79,4 @@ def failure(error: Json, *, found: str) -> ApiError:
         error: Its `code` and `message`.
         found: What is said if it has none.
     """
-    told = as_object(error)
-    code = as_text(told.get("code"))
-    message = f"the upstream failed: {as_text(told.get('message')) or code or found}"[:_LONGEST]
-    return ApiError(_STATUS_OF_CODE.get(code, 502), message, fault="upstream_error")
-
-
-def unreadable(found: str) -> ApiError:
-    """An upstream's answer that is none."""
-    return ApiError(502, f"the upstream's answer cannot be read: {found}"[:_LONGEST], fault="invalid_answer")
+    return told(error, kind="code", statuses=_STATUS_OF_CODE, found=found)

@@ -10,8 +10,8 @@ from lightning_plugin_gateway._request import (
     check_model,
     parse_object,
 )
+from lightning_plugin_gateway.wires._refusals import malformed
 from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.responses._refusals import malformed
 
 _INSTEAD_OF_INPUT = ("conversation", "previous_response_id", "prompt")
 _TEXTS = ("instructions", "previous_response_id")

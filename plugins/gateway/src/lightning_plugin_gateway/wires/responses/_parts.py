@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._narrow import as_object, as_objects, given
+from lightning_plugin_gateway.wires._refusals import malformed, not_in_chat, not_in_responses
 from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.responses._narrow import as_object, as_objects, given
-from lightning_plugin_gateway.wires.responses._refusals import malformed, not_in_chat, not_in_responses
 
 _TEXTS = ("input_text", "output_text")
 _FILE = ("file_data", "file_id", "filename")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from lightning_plugin_gateway._errors import ApiError
+from lightning_plugin_gateway.wires._narrow import as_object, as_objects, given
+from lightning_plugin_gateway.wires._sse import openai_error
 from lightning_plugin_gateway.wires._wire import Body
 from lightning_plugin_gateway.wires.responses._answer import identified_calls, native_answer
 from lightning_plugin_gateway.wires.responses._chunks import ResponseChunks
 from lightning_plugin_gateway.wires.responses._completion import chat_completion
 from lightning_plugin_gateway.wires.responses._events import ResponseEvents, error_event
 from lightning_plugin_gateway.wires.responses._from_chat import native_request
-from lightning_plugin_gateway.wires.responses._ids import base_id
-from lightning_plugin_gateway.wires.responses._narrow import as_object, as_objects, given
+from lightning_plugin_gateway.wires.responses._ids import IDS
 from lightning_plugin_gateway.wires.responses._parse import parsed
 from lightning_plugin_gateway.wires.responses._to_chat import chat_request, instructed
 
@@ -30,53 +28,15 @@ class Responses:
     name = "responses"
     path = "/responses"
 
-    @staticmethod
-    def parse(raw: bytes) -> Body:
-        """The request of a body. Raises `ApiError` 400 with the reason."""
-        return parsed(raw)
-
-    @staticmethod
-    def to_chat(request: Body, *, before: Sequence[Body] = ()) -> Body:
-        """The chat request that asks the same: instructions, then what comes before, then the input.
-
-        Raises `ApiError` 400.
-        """
-        return chat_request(request, before=before)
-
-    @staticmethod
-    def from_chat(request: Body) -> Body:
-        """The native request that asks the same; a seed is dropped. Raises `ApiError` 400."""
-        return native_request(request)
-
-    @staticmethod
-    def answer(completion: Body, *, request: Body) -> Body:
-        """The native answer: its first choice, as there cannot be more."""
-        return native_answer(completion, request)
-
-    @staticmethod
-    def completion(answer: Body) -> Body:
-        """The chat completion that says the same. Raises `ApiError` 502 if the answer failed or is none."""
-        return chat_completion(answer)
-
-    @staticmethod
-    def events(request: Body) -> ResponseEvents:
-        """A writer of events."""
-        return ResponseEvents(request)
-
-    @staticmethod
-    def chunks() -> ResponseChunks:
-        """A reader of events."""
-        return ResponseChunks()
-
-    @staticmethod
-    def error(error: ApiError) -> bytes:
-        """OpenAI's error form."""
-        return error.body
-
-    @staticmethod
-    def error_event(error: ApiError) -> bytes:
-        """An `error` event, which OpenAI's SDKs raise."""
-        return error_event(error)
+    parse = staticmethod(parsed)
+    to_chat = staticmethod(chat_request)
+    from_chat = staticmethod(native_request)
+    answer = staticmethod(native_answer)
+    completion = staticmethod(chat_completion)
+    events = ResponseEvents
+    chunks = ResponseChunks
+    error = staticmethod(openai_error)
+    error_event = staticmethod(error_event)
 
     @staticmethod
     def history(request: Body, chat: Body, completion: Body) -> list[Body]:
@@ -92,6 +52,6 @@ class Responses:
             messages = messages[1:]
         choices = as_objects(completion.get("choices"))
         said = as_object(choices[0].get("message")) if choices else {}
-        calls = identified_calls(said, base=base_id(completion, request))
+        calls = identified_calls(said, base=IDS.base(completion, request))
         message: Body = {"role": "assistant", "content": None, **given(said, *_KEPT)}
         return [*messages, {**message, "tool_calls": calls} if calls else message]

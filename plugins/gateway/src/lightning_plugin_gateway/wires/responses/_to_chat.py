@@ -6,11 +6,17 @@ from collections.abc import Sequence
 
 from agentlightning.types import Json
 from lightning_plugin_gateway._errors import bad_request
+from lightning_plugin_gateway.wires._narrow import as_list, given
+from lightning_plugin_gateway.wires._refusals import (
+    Neutral,
+    check_known,
+    known_fields,
+    malformed,
+    not_in_chat,
+)
 from lightning_plugin_gateway.wires._wire import Body
 from lightning_plugin_gateway.wires.responses._formats import chat_format
 from lightning_plugin_gateway.wires.responses._input import chat_messages
-from lightning_plugin_gateway.wires.responses._narrow import as_list, as_object, given
-from lightning_plugin_gateway.wires.responses._refusals import malformed, not_in_chat
 from lightning_plugin_gateway.wires.responses._tools import chat_choice, chat_tools
 
 LOGPROBS = "message.output_text.logprobs"
@@ -31,11 +37,15 @@ _TRANSLATED = (
 )  # fmt: skip
 _NOTHING_TO_SAY = ("client_metadata", "max_tool_calls", "previous_response_id", "stream_options")
 """Fields that ask nothing of a model: they are about hosted tools, or what the gateway does itself."""
-_NEUTRAL = {"background": False, "truncation": "disabled", "n": 1}
+_NEUTRAL: Neutral = {"background": (False,), "truncation": ("disabled",), "n": (1,)}
 
 
-def chat_request(request: Body, *, before: Sequence[Body]) -> Body:
-    """The chat completion request that asks what a native one asks. Raises `ApiError` 400."""
+def chat_request(request: Body, *, before: Sequence[Body] = ()) -> Body:
+    """The chat request that asks the same: instructions, then what comes before, then the input.
+
+    Raises:
+        ApiError: 400, chat completions cannot ask that.
+    """
     _check_known(request)
     chat = given(request, *ALIKE, *_SAMPLING)
     said = [*before, *chat_messages(request.get("input"))]
@@ -68,13 +78,11 @@ def wants_logprobs(request: Body) -> bool:
 
 def _check_known(request: Body) -> None:
     known = (*ALIKE, *_SAMPLING, *_TRANSLATED, *_NOTHING_TO_SAY)
-    for name, value in request.items():
-        if name not in known and value is not None and (name not in _NEUTRAL or value != _NEUTRAL[name]):
-            raise not_in_chat(f"`{name:.40}`")
+    check_known(request, known=known, neutral=_NEUTRAL, refuse=not_in_chat)
 
 
 def _text(text: Json) -> Body:
-    asked = _fields(text, "text", ("format", "verbosity"))
+    asked = known_fields(text, "text", ("format", "verbosity"))
     chat = given(asked, "verbosity")
     if asked.get("format") is not None:
         chat["response_format"] = chat_format(asked["format"])
@@ -83,14 +91,5 @@ def _text(text: Json) -> Body:
 
 def _reasoning(reasoning: Json) -> Body:
     """No summary can be asked for: what the model thinks is given whole."""
-    asked = _fields(reasoning, "reasoning", ("effort", "summary", "generate_summary"))
+    asked = known_fields(reasoning, "reasoning", ("effort", "summary", "generate_summary"))
     return {"reasoning_effort": asked["effort"]} if asked.get("effort") is not None else {}
-
-
-def _fields(value: Json, name: str, known: Sequence[str]) -> Body:
-    if not isinstance(value, dict | None):
-        raise malformed(f"`{name}` must be an object", value)
-    for field, asked in (value or {}).items():
-        if field not in known and asked is not None:
-            raise not_in_chat(f"`{name}.{field:.40}`")
-    return as_object(value)

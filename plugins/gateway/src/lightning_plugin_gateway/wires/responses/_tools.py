@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 from agentlightning.types import Json
 from lightning_plugin_gateway._errors import ApiError
+from lightning_plugin_gateway.wires._narrow import as_object, as_objects, given
+from lightning_plugin_gateway.wires._refusals import malformed, not_in_chat, not_in_responses
 from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.responses._narrow import as_object, as_objects, given
-from lightning_plugin_gateway.wires.responses._refusals import malformed, not_in_chat, not_in_responses
 
 _Refusal: TypeAlias = Callable[[str], ApiError]
 _FUNCTION = ("name", "description", "parameters", "strict")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from agentlightning.types import Json
+from lightning_plugin_gateway.wires._narrow import as_object, as_whole
 from lightning_plugin_gateway.wires._wire import Body
-from lightning_plugin_gateway.wires.responses._narrow import as_count, as_object
 
 _CACHED = ("cached_tokens", "cache_write_tokens")
 _REASONED = ("reasoning_tokens",)
@@ -15,13 +15,13 @@ def native_usage(usage: Json) -> Json:
     counts = as_object(usage)
     if not counts:
         return None
-    asked, said = as_count(counts.get("prompt_tokens")), as_count(counts.get("completion_tokens"))
+    asked, said = as_whole(counts.get("prompt_tokens")), as_whole(counts.get("completion_tokens"))
     return {
         "input_tokens": asked,
         "input_tokens_details": _details(counts.get("prompt_tokens_details"), _CACHED),
         "output_tokens": said,
         "output_tokens_details": _details(counts.get("completion_tokens_details"), _REASONED),
-        "total_tokens": as_count(counts.get("total_tokens")) or asked + said,
+        "total_tokens": as_whole(counts.get("total_tokens")) or asked + said,
     }
 
 
@@ -30,11 +30,11 @@ def chat_usage(usage: Json) -> Body:
     counts = as_object(usage)
     if not counts:
         return {}
-    asked, said = as_count(counts.get("input_tokens")), as_count(counts.get("output_tokens"))
+    asked, said = as_whole(counts.get("input_tokens")), as_whole(counts.get("output_tokens"))
     return {
         "prompt_tokens": asked,
         "completion_tokens": said,
-        "total_tokens": as_count(counts.get("total_tokens")) or asked + said,
+        "total_tokens": as_whole(counts.get("total_tokens")) or asked + said,
         "prompt_tokens_details": _details(counts.get("input_tokens_details"), _CACHED),
         "completion_tokens_details": _details(counts.get("output_tokens_details"), _REASONED),
     }
@@ -42,4 +42,4 @@ def chat_usage(usage: Json) -> Body:
 
 def _details(details: Json, names: tuple[str, ...]) -> Body:
     counts = as_object(details)
-    return {name: as_count(counts.get(name)) for name in names}
+    return {name: as_whole(counts.get(name)) for name in names}

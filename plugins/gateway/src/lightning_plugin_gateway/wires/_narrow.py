@@ -18,16 +18,26 @@ def as_objects(value: Json) -> list[Body]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+def as_list(value: Json) -> list[Json]:
+    """A list; an empty one if it is none."""
+    return value if isinstance(value, list) else []
+
+
 def as_text(value: Json) -> str:
     """A text; an empty one if it is none."""
     return value if isinstance(value, str) else ""
 
 
-def as_count(value: Json) -> int:
-    """A number that is not negative, without its fraction; zero if it is none."""
+def as_whole(value: Json) -> int:
+    """A number without its fraction; zero if it is none."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         return 0
-    return max(0, int(value))
+    return int(value)
+
+
+def as_count(value: Json) -> int:
+    """A number that is not negative, without its fraction; zero if it is none."""
+    return max(0, as_whole(value))
 
 
 def given(body: Body, *names: str) -> Body:
