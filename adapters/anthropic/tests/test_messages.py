@@ -73,7 +73,7 @@ def test_the_whole_conversation_is_recorded(stage: Any, client: anthropic.Anthro
 def test_a_call_goes_to_the_endpoint_with_its_key(stage: Any, client: anthropic.Anthropic) -> None:
     client.messages.create(model="m", max_tokens=9, messages=HI, extra_headers={"x-secret-token": "s"})
     (request,) = stage.llm.requests
-    assert (request.path, request.headers["authorization"]) == ("/v1/messages", "Bearer attempt-key")
+    assert (request.path, request.headers["authorization"]) == ("/v1/messages", "Bearer key-a")
     assert request.json["model"] == "gateways-model"
     assert request.headers["traceparent"].split("-")[2] == stage.span.span_id
     assert "users-own-key" not in repr(request)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from agentlightning.agents import agent
     from agentlightning.budget import Budget
+    from agentlightning.command import CommandAgent
     from agentlightning.emit import (
         decide,
         emit_action,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AglError": "errors",
     "Budget": "budget",
+    "CommandAgent": "command",
     "HttpUpstream": "gateway",
     "Mode": "types",
     "ModelEndpoint": "types",
@@ -59,6 +61,7 @@ _HOMES = {
 __all__ = [
     "AglError",
     "Budget",
+    "CommandAgent",
     "HttpUpstream",
     "Mode",
     "ModelEndpoint",

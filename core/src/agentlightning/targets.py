@@ -16,7 +16,7 @@ def load_target(target: str) -> object:
 
     Args:
         target: `module:object` (looked up on the path and in the working directory) or `path/to/file.py:object`;
-            the object may be dotted.
+            the object may be dotted. `path/to/file.toml:name` is a command, see `command.load_command`.
 
     Raises:
         TargetError: The form is wrong, the module cannot be imported, or it has no such object.
@@ -24,6 +24,10 @@ def load_target(target: str) -> object:
     place, separator, name = target.rpartition(":")
     if not separator or not place or not name:
         raise TargetError(f"{target!r} names nothing to import; write 'module:object' or 'file.py:object'")
+    if place.endswith(".toml"):
+        from agentlightning.command import load_command
+
+        return load_command(Path(place), name)
     module = _load_file(Path(place), target) if place.endswith(".py") else _load_module(place, target)
     found: object = module
     for part in name.split("."):

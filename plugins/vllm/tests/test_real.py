@@ -251,3 +251,28 @@ async def test_servers_are_restarted_with_new_weights(start: Any) -> None:
     answer = await backend.engine.chat(asked())
     assert answer["policy_version"] == 1
     assert await agreement(backend) < EXACT
+
+
+async def test_prompts_of_ids_reach_the_newest_adapter_and_answers_are_read(start: Any) -> None:
+    backend = await start(learner={"lora": {"rank": 8}})
+    prompt, response, _ = read(await backend.engine.chat(asked()))
+    assert await step(backend, planted(prompt, response)) == 1
+    prompt, response, sampled = read(await backend.engine.chat(asked(temperature=0)))
+    messages = asked()["messages"]
+    assert await backend.engine.render(messages, [], add_generation_prompt=True) == prompt
+    other = [{"role": "user", "content": "something else"}]
+    answer = await backend.engine.chat(asked(messages=other, prompt_token_ids=prompt, temperature=0))
+    assert read(answer)[:2] == (prompt, response)
+    assert read(answer)[2] == pytest.approx(sampled, abs=EXACT)
+    assert answer["policy_version"] == 1
+    assert answer["choices"][0]["message"]["role"] == "assistant"
+    tool = {
+        "type": "function",
+        "function": {"name": "add", "parameters": {"type": "object", "properties": {}}},
+    }
+    called = await backend.engine.chat(asked(prompt_token_ids=prompt, temperature=0, tools=[tool]))
+    assert read(called)[:2] == (prompt, response)
+    chunks = [chunk async for chunk in backend.engine.stream(asked(prompt_token_ids=prompt, temperature=0))]
+    streamed = [choice for chunk in chunks for choice in chunk["choices"]]
+    assert [token for choice in streamed for token in choice.get("token_ids") or []] == response
+    assert await agreement(backend, prompt_token_ids=prompt) < EXACT

@@ -1,4 +1,4 @@
-"""Captures the Anthropic SDK and points its clients at the gateway. Names load on first use: hooks stay cheap."""
+"""Points Anthropic's SDKs at the gateway, and captures calls. Names load on first use: hooks stay cheap."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lightning_adapter_anthropic._adapter import AnthropicAdapter
+    from lightning_adapter_anthropic._claude_agent import ClaudeAgentAdapter
     from lightning_adapter_anthropic._instrumentor import AnthropicInstrumentor
 
-__all__ = ["AnthropicAdapter", "AnthropicInstrumentor"]
+__all__ = ["AnthropicAdapter", "AnthropicInstrumentor", "ClaudeAgentAdapter"]
 
-_MODULES = {"AnthropicAdapter": "_adapter", "AnthropicInstrumentor": "_instrumentor"}
+_MODULES = {
+    "AnthropicAdapter": "_adapter",
+    "AnthropicInstrumentor": "_instrumentor",
+    "ClaudeAgentAdapter": "_claude_agent",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -12,14 +11,13 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type:
 from opentelemetry.trace import TracerProvider
 
 from agentlightning import semconv
+from agentlightning.capture.content import wanted
+from agentlightning.capture.instrumentations import is_wrapped
 
 if TYPE_CHECKING:
     from lightning_adapter_anthropic._calls import Calls, Client, Options
 
 SCOPE: Final = "lightning_adapter_anthropic"
-CAPTURE_CONTENT: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-_CONTENT_VALUES: Final = frozenset({"true", "span_only", "span_and_event"})
-_INSTRUMENTATIONS: Final = ("opentelemetry.instrumentation.", "openinference.instrumentation.")
 
 
 class AnthropicInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -42,9 +40,8 @@ class AnthropicInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         from lightning_adapter_anthropic._calls import Calls
 
         tracer = trace.get_tracer(SCOPE, tracer_provider=tracer_provider, schema_url=semconv.SCHEMA_URL)
-        observed = any(_instrumented(owner.__dict__.get("create")) for owner in (Messages, AsyncMessages))
-        content = os.environ.get(CAPTURE_CONTENT, "").lower() in _CONTENT_VALUES
-        self._calls = calls = Calls(tracer=None if observed else tracer, content=content)
+        observed = any(is_wrapped(owner.__dict__.get("create")) for owner in (Messages, AsyncMessages))
+        self._calls = calls = Calls(tracer=None if observed else tracer, content=wanted())
         self._patched = []
         for owner, wrapper in ((anthropic.Anthropic, _sync), (anthropic.AsyncAnthropic, _async)):
             patched = wrapt.FunctionWrapper(owner.request, wrapper(owner.request, calls))
@@ -98,13 +95,3 @@ def _arguments(args: tuple[object, ...], kwargs: dict[str, object]) -> tuple[obj
 
 def _others(kwargs: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in kwargs.items() if name not in ("cast_to", "options")}
-
-
-def _instrumented(method: object) -> bool:
-    """Whether an OpenTelemetry instrumentation of somebody else has wrapped it."""
-    while isinstance(method, wrapt.FunctionWrapper):
-        wrapper = getattr(method, "_self_wrapper", None)
-        if str(getattr(wrapper, "__module__", "")).startswith(_INSTRUMENTATIONS):
-            return True
-        method = method.__wrapped__
-    return False

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-import msgspec
-
 from agentlightning import semconv
+from agentlightning.capture.content import to_text
 from agentlightning.capture.http import decode, events
 from agentlightning.types import Json
 
@@ -45,10 +43,12 @@ def request_attributes(body: Mapping[str, object], *, content: bool) -> Attribut
         found[semconv.REQUEST_MAX_TOKENS] = longest
     if content:
         if system := body.get("system"):
-            found[semconv.SYSTEM_INSTRUCTIONS] = _text(_parts(system))
-        found[semconv.INPUT_MESSAGES] = _text([_message(message) for message in _items(body.get("messages"))])
+            found[semconv.SYSTEM_INSTRUCTIONS] = to_text(_parts(system))
+        found[semconv.INPUT_MESSAGES] = to_text(
+            [_message(message) for message in _items(body.get("messages"))]
+        )
         if tools := _items(body.get("tools")):
-            found[semconv.TOOL_DEFINITIONS] = _text([_plain(tool) for tool in tools])
+            found[semconv.TOOL_DEFINITIONS] = to_text([_plain(tool) for tool in tools])
     return found
 
 
@@ -71,7 +71,7 @@ def response_attributes(message: object, *, content: bool) -> Attributes:
         found[semconv.OUTPUT_TOKENS] = sampled
     if content:
         answer = {"role": "assistant", "parts": _parts(_field(message, "content")), "finish_reason": finish}
-        found[semconv.OUTPUT_MESSAGES] = _text([answer])
+        found[semconv.OUTPUT_MESSAGES] = to_text([answer])
     return found
 
 
@@ -150,7 +150,7 @@ def _part(block: object) -> Json:
                 "type": "tool_call",
                 "id": _field(block, "id"),
                 "name": _field(block, "name"),
-                "arguments": arguments if isinstance(arguments, str) else _text(arguments),
+                "arguments": arguments if isinstance(arguments, str) else to_text(arguments),
             }
         case "tool_result":
             given = _field(block, "content")
@@ -180,10 +180,3 @@ def _index(event: _Body) -> int:
 def _plain(value: object) -> Json:
     dump = getattr(value, "model_dump", None)
     return dump(mode="json", exclude_unset=True) if callable(dump) else value
-
-
-def _text(value: Json) -> str:
-    try:
-        return msgspec.json.encode(value, enc_hook=repr).decode()
-    except (TypeError, ValueError):
-        return json.dumps(value, default=repr, skipkeys=True)

@@ -17,6 +17,7 @@ from lightning_plugin_vllm._options import PauseMode
 HEALTH_S = 5.0
 EXCERPT = 500
 LARGEST_ANSWER = 128 * 2**20
+_READ = "/v1/chat/completions/derender"
 
 
 class Refused(EngineError):
@@ -153,11 +154,76 @@ class ServerClient:
             await self._post("/v1/chat/completions", body, about="a chat completion", timeout_s=None)
         )
 
-    async def stream(self, body: Mapping[str, Json]) -> AsyncIterator[dict[str, Json]]:
-        """The chunks of a chat completion. Raises `Refused` and `Unreachable`."""
-        async with self._response(
-            "POST", "/v1/chat/completions", body, about="a stream", timeout_s=None
-        ) as response:
+    async def complete(self, body: Mapping[str, Json]) -> dict[str, Json]:
+        """A completion. Raises `Refused` and `Unreachable`."""
+        return _object(await self._post("/v1/completions", body, about="a completion", timeout_s=None))
+
+    async def tokenize(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, Json]],
+        *,
+        tools: Sequence[Mapping[str, Json]],
+        add_generation_prompt: bool,
+    ) -> list[int]:
+        """Ids of a conversation by the chat template."""
+        body: dict[str, Json] = {
+            "model": model,
+            "messages": [dict(message) for message in messages],
+            "add_generation_prompt": add_generation_prompt,
+        }
+        if tools:
+            body["tools"] = [dict(tool) for tool in tools]
+        return _ids(_object(await self._post("/tokenize", body, about="the ids of a conversation")), self.url)
+
+    async def detokenize(self, model: str, token_ids: Sequence[int]) -> str:
+        """Text of ids, with the names of control tokens."""
+        body: dict[str, Json] = {"model": model, "tokens": list(token_ids)}
+        return str(_object(await self._post("/detokenize", body, about="the text of ids")).get("prompt"))
+
+    async def reads(self) -> bool:
+        """Whether it reads ids as chat: it was started with `--enable-scale-out`."""
+        try:
+            await self._post(_READ, {}, about="reading nothing")
+        except Refused as error:
+            return error.status in (400, 422)
+        return True
+
+    async def read(
+        self, request: Mapping[str, Json], choices: Sequence[Mapping[str, Json]], *, prompt: Sequence[int]
+    ) -> list[dict[str, Json]]:
+        """Choices with reasoning and tool calls, by the ids that they were sampled as.
+
+        Args:
+            request: The chat request.
+            choices: Each with at least one of `token_ids`, and `finish_reason`.
+            prompt: Ids of the prompt.
+
+        Raises:
+            EngineError: It could not.
+        """
+        generated: list[Json] = [
+            {"index": place, "token_ids": choice["token_ids"], "finish_reason": choice.get("finish_reason")}
+            for place, choice in enumerate(choices)
+        ]
+        body: dict[str, Json] = {
+            "generate_response": {"choices": generated},
+            "prompt_token_ids": list(prompt),
+            "chat_request": {**request, "stream": False, "stream_options": None},
+        }
+        read = _object(await self._post(_READ, body, about="reading an answer")).get("choices")
+        found = [_object(choice) for choice in read] if isinstance(read, list) else []
+        if len(found) != len(choices):
+            raise EngineError(
+                f"vLLM at {self.url} read {len(found)} answers where {len(choices)} were sampled"
+            )
+        return found
+
+    async def stream(
+        self, body: Mapping[str, Json], *, path: str = "/v1/chat/completions"
+    ) -> AsyncIterator[dict[str, Json]]:
+        """The chunks of a chat completion, or of what else is at `path`. Raises `Refused` and `Unreachable`."""
+        async with self._response("POST", path, body, about="a stream", timeout_s=None) as response:
             async for data in _events(response):
                 if data == b"[DONE]":
                     return
@@ -235,6 +301,8 @@ class ServerClient:
             hint = "; start it with VLLM_SERVER_DEV_MODE=1"
         elif status in (404, 405) and "lora" in path and "adapter" not in told:
             hint = "; start it with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"
+        elif status == 400 and "--tool-call-parser" in told:
+            hint = "; set tool_parser in the engine's section to one of vLLM's, which the model's template did not tell"
         return Refused(f"vLLM at {self.url} refused {about} with {status}: {told}{hint}", status=status)
 
 
@@ -260,6 +328,13 @@ def _decoded(raw: bytes) -> Json:
 
 def _object(value: Json) -> dict[str, Json]:
     return value if isinstance(value, dict) else {}
+
+
+def _ids(answer: Mapping[str, Json], url: str) -> list[int]:
+    tokens = answer.get("tokens")
+    if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
+        raise EngineError(f"vLLM at {url} answered /tokenize without ids")
+    return tokens
 
 
 def _told(raw: bytes) -> str:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from lightning_plugin_vllm._options import LARGEST_RANK, VllmOptions
+from lightning_plugin_vllm._templates import tool_parser
 
 MODULE = "vllm.entrypoints.openai.api_server"
 INSIDE = Path(__file__).parent / "inside"
@@ -56,10 +57,18 @@ def command(options: VllmOptions, *, model: str, served_as: str, port: int) -> l
     if options.lora_rank:
         arguments["--max-lora-rank"] = str(next(rank for rank in RANKS if rank >= options.lora_rank))
         arguments["--max-loras"] = str(ADAPTERS_AT_ONCE)
-    flags = ["--enable-lora"] if options.lora_rank else []
+    parser = tool_parser(Path(model)) if options.tool_parser == "auto" else options.tool_parser
+    if parser and "--tool-call-parser" not in options.arguments:
+        arguments["--tool-call-parser"] = parser
+    flags = {
+        "--enable-lora": bool(options.lora_rank),
+        "--enable-auto-tool-choice": "--tool-call-parser" in arguments,
+        "--enable-scale-out": options.exact_turns,
+    }
     python = options.python or sys.executable
     pairs = [part for pair in arguments.items() for part in pair]
-    return [python, "-m", MODULE, *pairs, *flags, *options.arguments]
+    wanted = [flag for flag, on in flags.items() if on and flag not in options.arguments]
+    return [python, "-m", MODULE, *pairs, *wanted, *options.arguments]
 
 
 def environment(options: VllmOptions) -> dict[str, str]:

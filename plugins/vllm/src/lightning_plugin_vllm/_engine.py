@@ -7,7 +7,7 @@ import hashlib
 import math
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,8 +19,20 @@ from agentlightning.errors import ConfigError, EngineError
 from agentlightning.types import Json
 from lightning_plugin_vllm._client import Refused, Unreachable
 from lightning_plugin_vllm._options import PauseMode, VllmOptions
+from lightning_plugin_vllm._prompts import (
+    as_chat,
+    as_completion,
+    chunks_of,
+    objects,
+    offers_tools,
+    prompt_of,
+    spoken_ids,
+    with_message,
+    without_ids,
+)
 from lightning_plugin_vllm._replica import Replica
 
+_NO_READING = "its servers do not read answers by their ids; start them with --enable-scale-out (exact_turns)"
 FULLEST = 1.25
 """A server takes at most this times its share of the calls in flight."""
 
@@ -75,7 +87,7 @@ class VllmEngine:
         self._options = options
         self._replicas = replicas
         self._weights = weights
-        self._started = False
+        self._started = self._reads = False
         self._lock = threading.Lock()  # calls come from several threads
         self._running: Counter[str] = Counter()
 
@@ -118,6 +130,7 @@ class VllmEngine:
                     group.create_task(_start(replica, model=model, served_as=name))
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
+        self._reads = all(await asyncio.gather(*(replica.client.reads() for replica in self._replicas)))
         if not self._options.lora_rank and not self._options.api_key_env:
             self.endpoints = tuple(replica.client.url for replica in self._replicas)
 
@@ -136,28 +149,46 @@ class VllmEngine:
             return self._running[name] > 0
 
     async def chat(self, request: ChatRequest) -> ChatCompletion:
-        """Answers one request; a server that cannot be reached is passed over for another."""
+        """Answers one request; a server that cannot be reached is passed over for another.
+
+        The field `prompt_token_ids` is sampled after in place of what the messages render to.
+
+        Raises:
+            ConfigError: The request cannot be honoured.
+            EngineError: A server failed.
+        """
+        prompt = self._prompt(request)
         body = {**request, "stream": False}
         body.pop("stream_options", None)
         tried: list[Replica] = []
         while True:
             with self._call(request, tried) as (replica, serving):
                 try:
-                    completion = await replica.client.chat({**body, "model": serving.name})
+                    completion = await self._answer(replica, {**body, "model": serving.name}, prompt)
                 except (Refused, Unreachable) as error:
                     self._give_up(error, replica, tried)
                     continue
                 return completion | {"model": self.model} | self._versions(serving)
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[ChatChunk]:
-        """Answers one request in chunks; the last one carries `usage` and `policy_version`."""
+        """Answers one request in chunks; the last one carries `usage` and `policy_version`.
+
+        An answer after `prompt_token_ids` that may call tools is read as a whole, and comes in one chunk.
+        """
+        prompt = self._prompt(request)
+        if prompt is not None and offers_tools(request):
+            whole = await self.chat(request)
+            said = {name: whole[name] for name in ("policy_version", "policy_versions") if name in whole}
+            for chunk in chunks_of(whole):
+                yield chunk | (said if "usage" in chunk else {})
+            return
         body = {**request, "stream": True, "stream_options": {"include_usage": True}}
         tried: list[Replica] = []
         begun = False
         while True:
             with self._call(request, tried) as (replica, serving):
                 try:
-                    async for chunk in replica.client.stream({**body, "model": serving.name}):
+                    async for chunk in self._chunks(replica, {**body, "model": serving.name}, prompt):
                         begun = True
                         last = (
                             self._versions(serving) if "usage" in chunk and not chunk.get("choices") else {}
@@ -167,6 +198,29 @@ class VllmEngine:
                     self._give_up(error, replica, self._replicas if begun else tried)
                 else:
                     return
+
+    async def render(
+        self,
+        messages: Sequence[Mapping[str, Json]],
+        tools: Sequence[Mapping[str, Json]],
+        *,
+        add_generation_prompt: bool,
+    ) -> list[int]:
+        """Ids of a conversation by the chat template, with the start of the next answer if asked for.
+
+        Raises:
+            EngineError: With tools, the servers cannot read answers by their ids, so that ids are of no use.
+        """
+        if tools and not self._reads:
+            raise EngineError(f"engine 'vllm' cannot continue conversations with tools by ids: {_NO_READING}")
+        client = self.replicas[0].client
+        return await client.tokenize(
+            self.serving.name, messages, tools=tools, add_generation_prompt=add_generation_prompt
+        )
+
+    async def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, with the names of control tokens."""
+        return await self.replicas[0].client.detokenize(self.serving.name, ids)
 
     async def pause(self, mode: PauseMode = "wait") -> None:
         """Holds new requests at every server; returns once nothing runs."""
@@ -197,6 +251,42 @@ class VllmEngine:
 
     async def _everywhere(self, job: Callable[[Replica], Awaitable[None]]) -> None:
         await asyncio.gather(*(job(replica) for replica in self.replicas))
+
+    def _prompt(self, request: ChatRequest) -> list[int] | None:
+        prompt = prompt_of(request)
+        if prompt is not None and offers_tools(request) and not self._reads:
+            raise ConfigError(f"prompt_token_ids and tools in one request cannot be honoured: {_NO_READING}")
+        return prompt
+
+    async def _answer(
+        self, replica: Replica, body: dict[str, Json], prompt: list[int] | None
+    ) -> ChatCompletion:
+        """One server's answer, read as chat."""
+        if prompt is None:
+            return await replica.client.chat(body)
+        completion = await replica.client.complete(as_completion(body, prompt))
+        answer = as_chat(completion, {**body, "return_token_ids": True}, prompt=prompt)
+        if self._reads:
+            choices = objects(answer["choices"])
+            spoken = [{**choice, "token_ids": spoken_ids(choice)} for choice in choices]
+            said = [choice for choice in spoken if choice["token_ids"]]
+            asked = {name: value for name, value in body.items() if name != "prompt_token_ids"}
+            read = iter(await replica.client.read(asked, said, prompt=prompt) if said else [])
+            answer["choices"] = [
+                with_message(choice, next(read)) if one["token_ids"] else choice
+                for choice, one in zip(choices, spoken, strict=True)
+            ]
+        return answer if body.get("return_token_ids") else without_ids(answer)
+
+    async def _chunks(
+        self, replica: Replica, body: dict[str, Json], prompt: list[int] | None
+    ) -> AsyncIterator[ChatChunk]:
+        if prompt is None:
+            async for chunk in replica.client.stream(body):
+                yield chunk
+            return
+        async for chunk in replica.client.stream(as_completion(body, prompt), path="/v1/completions"):
+            yield as_chat(chunk, body, prompt=prompt, stream=True)
 
     @contextmanager
     def _call(self, request: ChatRequest, tried: list[Replica]) -> Iterator[tuple[Replica, Serving]]:

@@ -34,6 +34,9 @@ class VllmOptions(msgspec.Struct, frozen=True, kw_only=True):
         port: Port of the first server, and those after it of the others; 0 takes free ones.
         dtype: Type of the weights in server and learner; `auto` leaves it to each.
         context: Longest sequence in tokens; 0 is the model's own limit.
+        tool_parser: Which of vLLM's parsers reads tool calls; `auto` is the one that the model's chat template tells,
+            if it is known, and empty is none: requests that may call tools are refused then.
+        exact_turns: Servers are started with what continues conversations with tools by ids (`--enable-scale-out`).
         arguments: Further arguments of `vllm serve`.
         environment: Further environment variables of the servers.
         serve_only: There is no learner, and torch is not needed here.
@@ -57,6 +60,8 @@ class VllmOptions(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     context: int = 0
+    tool_parser: str = "auto"
+    exact_turns: bool = True
     arguments: tuple[str, ...] = ()
     environment: dict[str, str] = {}
     serve_only: bool = False

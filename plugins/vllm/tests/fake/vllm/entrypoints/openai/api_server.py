@@ -30,6 +30,7 @@ class Plan:
     refuses: bool = False  # weights in place
     breaks_on: str = ""  # directory name prefix whose weights fail to load at the second server that is told
     dev: bool = True  # has the development endpoints
+    reads: bool = False  # reads ids as chat
     key: str = ""
 
 
@@ -87,6 +88,9 @@ class App:
             if scope["path"] == "/v1/chat/completions":
                 await self.chat(body, send)
                 return
+            if scope["path"] == "/v1/completions" and "prompt_logprobs" not in body:
+                await self.complete(body, send)
+                return
             raise Answer(200, await self.control(scope["path"], query, body))
         except Answer as answer:
             await send({"type": "http.response.start", "status": answer.status, "headers": []})
@@ -105,6 +109,8 @@ class App:
         if path == "/v1/completions":
             places = [None, *({str(token): {"logprob": -1.5}} for token in body["prompt"][1:])]
             return {"choices": [{"prompt_logprobs": places}]}
+        if path in ("/v1/chat/completions/derender", "/tokenize", "/detokenize"):
+            return self.tokens(path, body)
         if path == "/_state":
             return {
                 "adapters": self.state.adapters,
@@ -184,9 +190,11 @@ class App:
         return {"status": "awake"}
 
     async def chat(self, body: dict, send: Any) -> None:
-        name = body["model"]
-        if name not in (*self.state.names, *self.state.adapters):
-            raise failure(404, f"The model `{name}` does not exist.")
+        name = self.check(body["model"])
+        if body.get("tools") and "--enable-auto-tool-choice" not in self.arguments:
+            raise failure(
+                400, '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+            )
         text = body["messages"][-1]["content"]
         if text == "too long":
             raise failure(400, "This model's maximum context length is 256 tokens.")
@@ -201,6 +209,60 @@ class App:
             self.state.running -= 1
             if not self.state.running:
                 self.state.idle.set()
+
+    def check(self, name: str) -> str:
+        if name not in (*self.state.names, *self.state.adapters):
+            raise failure(404, f"The model `{name}` does not exist.")
+        return name
+
+    def tokens(self, path: str, body: dict) -> object:
+        if path == "/detokenize":
+            return {"prompt": "".join(chr(token) for token in body["tokens"])}
+        if path != "/tokenize":
+            return self.read(body)
+        self.check(body["model"])
+        return {"tokens": [len(body["messages"]), len(body.get("tools", [])), 7]}
+
+    def read(self, body: dict) -> object:
+        if not self.plan.reads:
+            raise Answer(404, {"detail": "Not Found"})
+        if not body:
+            raise failure(400, "generate_response: Field required")
+        self.check(body["chat_request"]["model"])
+        call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+        read = []
+        for choice in body["generate_response"]["choices"]:
+            called = {"tool_calls": [call]} if body["chat_request"].get("tools") else {}
+            message = {"role": "assistant", "content": f"read {choice['token_ids']}", **called}
+            read.append({"index": choice["index"], "message": message})
+        return {"choices": read}
+
+    async def complete(self, body: dict, send: Any) -> None:
+        """Says which ids it was asked after; ends with the id 9."""
+        name = self.check(body["model"])
+        said = self.state.adapters.get(name, self.state.weights)
+        logprobs = None
+        if body.get("logprobs") is not None:
+            logprobs = {"tokens": ["a", "b"], "token_logprobs": [-0.5, -0.25], "top_logprobs": None}
+        choice = {"index": 0, "text": f"{Path(said).name} after {body['prompt']}", "finish_reason": "stop"}
+        ids = (
+            {"prompt_token_ids": body["prompt"], "token_ids": [5, 9]} if body.get("return_token_ids") else {}
+        )
+        usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": 2}
+        whole = {"id": "cmpl-1", "object": "text_completion", "model": name, "created": 1}
+        whole["choices"] = [{**choice, **ids, "logprobs": logprobs}]
+        if not body.get("stream"):
+            raise Answer(200, {**whole, "usage": usage})
+        head = {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"content-type", b"text/event-stream")],
+        }
+        await send(head)
+        for chunk in (whole, {**whole, "choices": [], "usage": usage}):
+            data = b"data: " + json.dumps(chunk).encode() + b"\n\n"
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
 
     async def wait(self, text: str) -> str:
         if text != "hold":
