@@ -25,6 +25,25 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 VLLM = "0.32.0"
 """Release of vLLM's build for CPUs; it states the version of torch that `constraints.txt` has too."""
 
+ORACLES = {
+    "verl": {
+        "alone": ["verl==0.9.1"],  # without its requirements: most are for clusters
+        "with": [
+            "packaging",
+            "ray",
+            "tensordict",
+            "omegaconf",
+            "transformers",
+            "codetiming",
+            "orjson",
+            "numpy",
+        ],
+    },
+    "trl": {"alone": [], "with": ["trl==1.16.0", "transformers", "accelerate", "datasets"]},
+    "liger": {"alone": ["liger-kernel==0.8.5"], "with": ["numpy"]},  # its requirement triton is for GPUs
+}
+"""Peers whose losses and advantages ours are compared with: each in an environment of its own."""
+
 # uv reads none of pip's settings: (pip's variable, uv's variable, uv's separator).
 PIP_TO_UV = (
     ("PIP_INDEX_URL", "UV_INDEX_URL", " "),
@@ -253,6 +272,24 @@ def vllm(session: nox.Session) -> None:
     python = session.run("python", "-c", "import sys; print(sys.executable)", silent=True)
     environment = {**ONE_THREAD, "AGL_VLLM_PYTHON": str(python).strip()}
     session.run("pytest", "plugins/vllm/tests/test_real.py", *session.posargs, env=environment)
+
+
+@nox.session
+@nox.parametrize("peer", list(ORACLES), ids=list(ORACLES))
+def oracles(session: nox.Session, peer: str) -> None:
+    """Computes a peer's numbers anew and compares them with those recorded for the tests; `-- --write` records them."""
+    session.install("-c", "constraints.txt", "torch", *ORACLES[peer]["with"])
+    if alone := ORACLES[peer]["alone"]:
+        session.install("--no-deps", *alone)
+    environment = {**ONE_THREAD, "CUDA_VISIBLE_DEVICES": "", "TORCHDYNAMO_DISABLE": "1"}
+    session.run("python", "tests/oracles", peer, *session.posargs, env=environment)
+
+
+@nox.session
+def dialects(session: nox.Session) -> None:
+    """Records traces of other instrumentations, each in an environment of its own: `nox -s dialects -- [NAME …]`."""
+    session.install(*requirements(CORE))
+    session.run("python", "tests/dialects", *session.posargs)
 
 
 def _test_alone(session: nox.Session, package: Package) -> None:

@@ -10,9 +10,8 @@ from contextlib import ExitStack
 from contextvars import copy_context
 from typing import cast
 
-from agentlightning.agents import Adapter, AgentFunction
+from agentlightning.agents import Adapter, AgentFunction, unknown_agent
 from agentlightning.capture import RolloutContext, rollout_span
-from agentlightning.errors import TargetError
 from agentlightning.types import Json, check_rewards
 
 GraderResult = float | Mapping[str, float] | None
@@ -37,11 +36,7 @@ class Execution:
         self._adapters = adapters
         self._owner = next((adapter for adapter in adapters if adapter.accepts(agent)), None)
         if self._owner is None and not callable(agent):
-            names = ", ".join(sorted(adapter.name for adapter in adapters)) or "none"
-            raise TargetError(
-                f"cannot train {agent!r}: it is no function of a task, and no installed adapter accepts it "
-                f"(installed: {names})"
-            )
+            raise unknown_agent(agent, adapters)
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="agl-agent")
 
     def close(self) -> None:

@@ -56,8 +56,10 @@ def build_observer(observer: Observer | str, plugins: Plugins) -> Observer:
 
 def build_pipeline(recipe: Recipe, plugins: Plugins, algorithm: str) -> Pipeline:
     specs = plugins.stages()
-    defaults = sorted((spec.order, name) for name, spec in specs.items() if spec.default)
-    names = [name for _, name in defaults] if recipe.stages is None else list(recipe.stages)
+    standard = sorted(
+        (spec.order, name) for name, spec in specs.items() if spec.default or name in recipe.stage_params
+    )
+    names = [name for _, name in standard] if recipe.stages is None else list(recipe.stages)
     for name in recipe.stage_params:
         if name not in names:
             raise ConfigError(

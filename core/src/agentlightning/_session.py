@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from agentlightning._episodes import read_episodes
 from agentlightning.algorithm import EvaluationReport
 from agentlightning.budget import BudgetMeter
@@ -149,10 +151,7 @@ class Session:
         return experience
 
     async def _log_pipeline(self, experience: Experience, step: int) -> None:
-        stages: list[Json] = [
-            {"stage": report.stage, "before": report.before, "after": report.after, "dropped": report.dropped}
-            for report in experience.reports
-        ]
+        stages: Json = msgspec.to_builtins(experience.reports)
         event = RunEvent(
             kind="pipeline", message=f"step {step}", time=time.time(), data={"step": step, "stages": stages}
         )

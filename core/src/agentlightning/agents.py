@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import Protocol, TypeVar
@@ -11,6 +11,7 @@ import msgspec
 from opentelemetry.trace import TracerProvider
 
 from agentlightning.capture import RolloutContext
+from agentlightning.errors import TargetError
 from agentlightning.types import Json
 
 AgentFunction = Callable[[Json], Awaitable[Json] | Json]
@@ -51,9 +52,11 @@ class Adapter(Protocol):
 
     Attributes:
         name: Name of its spec.
+        accepted: The classes whose objects it can call, as import strings such as `crewai:Crew`; none for an SDK.
     """
 
     name: str
+    accepted: Sequence[str]
 
     def instrument(self, tracer_provider: TracerProvider) -> None:
         """Starts capture in this process; calling it again does nothing."""
@@ -82,6 +85,19 @@ class Adapter(Protocol):
     def tunables(self, agent: object) -> list[Tunable]:
         """What can be optimised in it; empty for objects it does not know."""
         ...
+
+
+def unknown_agent(agent: object, adapters: Sequence[Adapter]) -> TargetError:
+    """The error for an agent that is no function and that no adapter accepts: it says what each of them does."""
+    accepted = {
+        one.name: [name.rpartition(":")[2] for name in getattr(one, "accepted", ())] for one in adapters
+    }
+    lines = [f"{name}: {', '.join(kinds) or 'functions'}" for name, kinds in sorted(accepted.items())]
+    return TargetError(
+        f"cannot train {agent!r}: it is no function of a task, and no installed adapter accepts it. "
+        f"Installed adapters accept {'; '.join(lines) or 'nothing, as there are none'}. "
+        "Pass one of these, a function of a task, or install the adapter of its framework"
+    )
 
 
 def agent(function: _Function) -> _Function:

@@ -27,6 +27,7 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = tuple(
         ("export", "write everything in a store to a folder"),
         ("import", "read an archive, or somebody else's traces, into a store"),
         ("new", "make a package of your own that passes its contract test"),
+        ("pipeline", "stages of the experience pipeline, and what each did in a run"),
         ("plugins", "installed plugins, what they provide, and why one was skipped"),
         ("rollouts", "what the agent did: list and show rollouts"),
         ("run", "one rollout of an agent, shown as a tree"),
@@ -41,7 +42,7 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = tuple(
 
 @hookimpl
 def agl_register_stages() -> Sequence[StageSpec]:
-    """The stages of the default pipeline."""
+    """The built-in stages."""
     return BUILTIN_STAGES
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -164,6 +164,15 @@ class Learner(Protocol):
 
     async def save_model(self, directory: Path) -> None:
         """Writes a Hugging Face model directory: weights, config, tokenizer."""
+        ...
+
+
+@runtime_checkable
+class ReferenceLearner(Learner, Protocol):
+    """A learner that still knows the weights which its run began with: `isinstance` tells before training begins."""
+
+    async def reference_logprobs(self, forest: TokenForest) -> list[list[float]]:
+        """Log-probabilities of each tree's nodes under those weights, `[trees][N]`; 0 for first tokens."""
         ...
 
 

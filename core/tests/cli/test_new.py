@@ -1,4 +1,4 @@
-"""`agl new`: packages that pass their contract tests at once."""
+"""`agl new`: packages that pass their tests at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Agl = Callable[..., Done]
 
 
-KINDS = ["adapter", "algorithm"]
+KINDS = ["adapter", "agent", "algorithm", "plugin"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

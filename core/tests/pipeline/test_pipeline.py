@@ -43,19 +43,26 @@ def pipeline(*names: str) -> Pipeline:
 
 def test_the_default_pipeline_has_the_built_in_stages_in_order() -> None:
     assert Pipeline.from_specs(SPECS, load=load).names == (
+        "normalise",
         "join",
         "order",
+        "select",
         "transitions",
         "rewards",
+        "validate",
         "credit",
         "group",
         "forest",
     )
 
 
+def test_built_in_stages_are_listed_in_their_order() -> None:
+    assert [spec.order for spec in BUILTIN_STAGES] == sorted({spec.order for spec in BUILTIN_STAGES})
+
+
 def test_chosen_stages_come_in_the_order_given_with_their_parameters() -> None:
-    chosen = [("group", {}), ("transitions", {"agents": ["writer"]})]
-    assert Pipeline.from_specs(SPECS, load=load, chosen=chosen).names == ("group", "transitions")
+    chosen = [("group", {}), ("select", {"agents": ["writer"]})]
+    assert Pipeline.from_specs(SPECS, load=load, chosen=chosen).names == ("group", "select")
 
 
 def test_a_stage_that_is_not_default_joins_only_when_chosen() -> None:
@@ -75,7 +82,7 @@ def test_an_unknown_parameter_is_refused_with_the_nearest_name() -> None:
 
 
 def test_agents_to_train_need_the_stage_that_knows_agents() -> None:
-    with pytest.raises(ConfigError, match="no stage 'transitions'"):
+    with pytest.raises(ConfigError, match="no stage 'select'"):
         Pipeline.from_specs(SPECS, load=load, chosen=[("group", {})], agents=["writer"])
 
 

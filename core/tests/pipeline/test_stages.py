@@ -30,7 +30,7 @@ ADAPTER = SpanSource.ADAPTER
 
 def run(*episodes: Episode, upto: str = "forest", **params: dict[str, Json]) -> Experience:
     specs = {spec.name: spec for spec in BUILTIN_STAGES}
-    names = [spec.name for spec in BUILTIN_STAGES]
+    names = [spec.name for spec in BUILTIN_STAGES if spec.default or spec.name in params]
     chosen = [(name, params.get(name, {})) for name in names[: names.index(upto) + 1]]
     pipeline = Pipeline.from_specs(specs, load=lambda spec: load_target(spec.target), chosen=chosen)
     return pipeline.run(Experience(episodes=episodes))
@@ -234,7 +234,7 @@ def test_only_the_agents_to_train_have_transitions_and_the_others_are_counted() 
     build = EpisodeBuilder()
     build.call([1], [2], agent="writer")
     build.call([1], [2], agent="critic")
-    done = run(build.build(), upto="transitions", transitions={"agents": ["writer"]})
+    done = run(build.build(), upto="transitions", select={"agents": ["writer"]})
     assert [each.agent for each in trajectory(done).transitions] == ["writer"]
     assert dropped(done, "transitions") == {"agent 'critic' is not trained": 1}
 
@@ -433,8 +433,8 @@ def test_without_an_outcome_there_is_nothing_to_spread() -> None:
 
 
 def test_an_unknown_credit_mode_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"stage 'credit': .*discounted"):
-        run(upto="credit", credit={"mode": "discounted"})
+    with pytest.raises(ConfigError, match=r"no mode 'discunted'; did you mean 'discounted'"):
+        run(upto="credit", credit={"mode": "discunted"})
 
 
 def test_trajectories_are_grouped_by_task_in_order_of_sample() -> None:

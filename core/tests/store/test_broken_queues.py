@@ -465,6 +465,8 @@ BROKEN: dict[str, tuple[dict[str, Fault], str]] = {
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-async def test_a_broken_queue_fails_exactly_one_contract_test(fault: str) -> None:
+async def test_a_broken_queue_fails_exactly_one_contract_test(
+    fault: str, contract_calls: dict[str, set[str]]
+) -> None:
     faults, expected = BROKEN[fault]
-    assert await failures(faults) == [expected]
+    assert await failures(faults, calls=contract_calls) == [expected]

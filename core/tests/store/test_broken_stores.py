@@ -583,6 +583,8 @@ def test_every_contract_test_has_a_store_that_fails_it() -> None:
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-async def test_a_broken_store_fails_exactly_one_contract_test(fault: str) -> None:
+async def test_a_broken_store_fails_exactly_one_contract_test(
+    fault: str, contract_calls: dict[str, set[str]]
+) -> None:
     faults, expected = BROKEN[fault]
-    assert await failures(faults) == [expected]
+    assert await failures(faults, calls=contract_calls) == [expected]

@@ -15,11 +15,24 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """Which calls of the store are learned from: those of finished rollouts for training that were not failures.
+
+    Attributes:
+        run_id: Only those of this run; empty takes all, imported traces too.
+        min_reward: Only of rollouts with at least this outcome; None takes also those that nobody has graded.
+    """
+
+    run_id: str = ""
+    min_reward: float | None = None
+
+
 class SFTConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of supervised fine-tuning. Each is honoured or refused.
 
     Attributes:
         demonstrations: Path of a JSONL file; each line has `messages`, and `tools` if the assistant had any.
+        stored: Learns from what agents did, as the run's store has it, in place of a file; `{}` is everything.
         steps: Optimiser steps; None takes as many as `epochs` need.
         epochs: Passes over the demonstrations; None is one, unless `steps` is given.
         batch_size: Demonstrations per optimiser step.
@@ -35,7 +48,8 @@ class SFTConfig(msgspec.Struct, frozen=True, kw_only=True):
         checkpoint_every: Steps between checkpoints; the last one is always saved.
     """
 
-    demonstrations: str
+    demonstrations: str = ""
+    stored: Stored | None = None
     steps: Positive | None = None
     epochs: Positive | None = None
     batch_size: Positive = 32
@@ -49,6 +63,11 @@ class SFTConfig(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_every: Positive = 100
 
     def __post_init__(self) -> None:
+        if bool(self.demonstrations) == (self.stored is not None):
+            found = f"demonstrations is {self.demonstrations!r} and stored is {self.stored!r}"
+            raise ConfigError(
+                f"{found}; give one of them: the path of a JSONL file, or stored = {{}} for what the store has"
+            )
         if self.steps is not None and self.epochs is not None:
             raise ConfigError(f"steps is {self.steps} and epochs is {self.epochs}; give only one of them")
 

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning from a file of conversations to weights, top to bottom."""
+"""Supervised fine-tuning from recorded conversations to weights, top to bottom."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 
 from agentlightning.algorithm import TrainingContext
 from agentlightning.config import decode_params
-from agentlightning.engine import LossSpec
+from agentlightning.engine import Learner, LossSpec, Tokenized
 from agentlightning.errors import ConfigError
 from agentlightning.types import Json
 from lightning_algorithm_sft._config import SFTConfig
 from lightning_algorithm_sft._demonstrations import read_demonstrations, tokenize
 from lightning_algorithm_sft._forest import demonstration_forest
+from lightning_algorithm_sft._stored import stored_examples
 
 CROSS_ENTROPY = LossSpec(name="cross_entropy", target="lightning_algorithm_sft.losses:cross_entropy")
 
@@ -44,11 +45,15 @@ class SFT:
             raise ConfigError(
                 "sft trains weights, and this run has no engine that learns; add one, such as --engine torch"
             )
-        demonstrations = await asyncio.to_thread(read_demonstrations, Path(config.demonstrations))
-        examples = await tokenize(demonstrations, learner)
+        examples = await self._examples(context, learner)
         total = config.total(len(examples))
         step = int(str(context.state.get("step", 0)))
         tokens = int(str(context.state.get("num_tokens", 0)))
+        if (known := context.state.get("examples", len(examples))) != len(examples):
+            raise ConfigError(
+                f"the run began with {known} examples, and now there are {len(examples)}; "
+                "put back what has changed, or start another run"
+            )
         await context.phase(self.name, total=total - step)
 
         while step < total:
@@ -74,7 +79,18 @@ class SFT:
             if step % config.log_every == 0 or step == total:
                 await context.log(metrics, step=step - 1)
             if step % config.checkpoint_every == 0 or step == total:
-                await context.checkpoint(step, {"step": step, "num_tokens": tokens})
+                await context.checkpoint(
+                    step, {"step": step, "num_tokens": tokens, "examples": len(examples)}
+                )
+
+    async def _examples(self, context: TrainingContext, learner: Learner) -> list[Tokenized]:
+        if self.config.stored is None:
+            path = Path(self.config.demonstrations)
+            return await tokenize(await asyncio.to_thread(read_demonstrations, path), learner)
+        found = await stored_examples(context, learner, self.config.stored)
+        reasons = "".join(f"; left out {count}: {why}" for why, count in found.left_out.items() if count)
+        await context.event("sft", f"{len(found.tokenized)} answers of the store to learn from{reasons}")
+        return found.tokenized
 
 
 def choose(size: int, *, count: int, step: int, seed: int) -> Sequence[int]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -14,7 +15,7 @@ from agentlightning import semconv
 from agentlightning.capture.http import tap
 from agentlightning.types import Json
 
-__all__ = ["ModelCall", "describe"]
+__all__ = ["ModelCall", "describe", "ended_by", "failed", "inside_call", "is_cancellation"]
 
 _log = logging.getLogger(__name__)
 
@@ -81,11 +82,8 @@ class ModelCall:
         self._end(error)
 
     def _end(self, error: BaseException | None) -> None:
-        if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt):
-            self._span.set_attribute(semconv.CANCELLED, True)
-        elif error is not None:
-            self._span.set_attribute(semconv.ERROR_TYPE, type(error).__qualname__)
-            self._span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+        if error is not None:
+            failed(self._span, error)
         self._span.end()
 
 
@@ -95,3 +93,40 @@ def describe(span: Span, attributes: Callable[[], Mapping[str, object]]) -> None
         span.set_attributes(attributes())  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001 - a border to whatever objects an agent hands over
         _log.exception("a model call could not be described")
+
+
+def failed(span: Span, error: BaseException) -> None:
+    """Says how what a span is about came to an early end: it was cancelled, or it failed."""
+    if is_cancellation(error):
+        span.set_attribute(semconv.CANCELLED, True)
+    else:
+        span.set_attribute(semconv.ERROR_TYPE, type(error).__qualname__)
+        span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+
+
+def is_cancellation(error: BaseException | None) -> bool:
+    """Whether an exception says that somebody has lost interest, and not that anything is wrong."""
+    return isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt)
+
+
+@contextmanager
+def ended_by(span: Span) -> Iterator[Span]:
+    """Ends a span with the block, and says so if that was left by an exception, which goes on. It is not made current.
+
+    So a generator can keep a span open between two steps.
+    """
+    try:
+        yield span
+    except BaseException as error:
+        failed(span, error)
+        raise
+    finally:
+        span.end()
+
+
+def inside_call(scope: str) -> bool:
+    """Whether the current span is one of a model call, made by an instrumentation scope."""
+    span = trace.get_current_span()
+    found = getattr(getattr(span, "instrumentation_scope", None), "name", "")
+    attributes: Mapping[str, object] = getattr(span, "attributes", None) or {}
+    return found == scope and attributes.get(semconv.OPERATION) == semconv.OPERATION_CHAT

@@ -9,7 +9,7 @@ from dataclasses import replace
 import msgspec
 
 from agentlightning.config import decode_params
-from agentlightning.pipeline._trie import Trie
+from agentlightning.pipeline._trie import Ramp, Trie
 from agentlightning.types import Experience, Group, Json, TokenForest, Transition
 
 
@@ -60,8 +60,9 @@ def merge_calls(groups: Iterable[tuple[str, Iterable[Transition]]]) -> TokenFore
     mismatches: Counter[str] = Counter()
     trees = []
     tokens_in = 0
+    ramp = Ramp()
     for key, transitions in groups:
-        trie = Trie(key)
+        trie = Trie(key, ramp)
         for transition in transitions:
             if transition.tokens is not None:
                 trie.insert(transition, transition.tokens)

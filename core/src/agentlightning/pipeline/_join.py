@@ -1,15 +1,16 @@
-"""Stage `join`: the span of a framework and the span of the gateway become one call."""
+"""Stage `join`: the spans of frameworks and of the gateway that tell of one call become one."""
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
 
 from agentlightning import semconv
 from agentlightning.config import decode_params
+from agentlightning.pipeline._begun import settled
+from agentlightning.pipeline._join_chains import Calls, unique
 from agentlightning.types import Episode, Experience, Json, Span, SpanSource, SpanStatus
 
 WIRE_ATTRIBUTES = (
@@ -19,7 +20,7 @@ WIRE_ATTRIBUTES = (
     semconv.POLICY_VERSION,
     semconv.INCOMPLETE,
 )
-"""What the gateway knows better than a framework: it saw the bytes."""
+"""What is known best nearest to the model: by the gateway, which saw the bytes, else by an SDK's instrumentation."""
 
 
 class JoinParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,10 +30,14 @@ class JoinParams(msgspec.Struct, frozen=True, kw_only=True):
 class Join:
     """Joins the spans of one LLM call: name, agent and structure from the framework, tokens from the gateway.
 
-    A gateway span belongs to the framework's call that it is a child of, else to one with its
-    `gen_ai.response.id`. Frameworks on top of each other that both report the call are joined too; the outermost
-    gives its name. A call is joined once: of several gateway spans below one framework span (retries of an SDK) the
-    one with its response id, else the last without an error, is the call; the others stay.
+    A gateway span belongs to the framework's call that it happened in, also through spans of an HTTP client, else to
+    one with its `gen_ai.response.id`. Frameworks on top of each other that all report the call are joined too, with a
+    gateway or without; the outermost gives its name. So is a call that another instrumentation tells of beside them,
+    known by its response id. A call is joined once: of several below one framework span (retries of an SDK) the one
+    with its response id, else the last without an error, is the call; the others stay.
+
+    A span that was captured twice counts once. Calls of the gateway that stay by themselves are moved to the clock of
+    the frameworks, as far as those that were joined tell how the two differ.
     """
 
     name = "join"
@@ -45,63 +50,37 @@ class Join:
 
 
 def _joined(episode: Episode) -> Episode:
-    chains = _chains(episode.spans)
-    if not chains:
+    spans = settled(unique(episode.spans))
+    chains = Calls(spans).chains()
+    if not chains and spans == episode.spans:
         return episode
     merged = {chain[-1].span_id: _merge(chain) for chain in chains}
     renamed = {span.span_id: chain[-1].span_id for chain in chains for span in chain[:-1]}
-    spans = tuple(
-        _redirect(merged.get(span.span_id, span), renamed)
-        for span in episode.spans
+    offset_ns = _clock_offset_ns(chains)
+    joined = tuple(
+        _redirect(merged.get(span.span_id) or _moved(span, offset_ns), renamed)
+        for span in spans
         if span.span_id not in renamed
     )
-    return msgspec.structs.replace(episode, spans=spans)
+    return msgspec.structs.replace(episode, spans=joined)
 
 
-def _chains(spans: Iterable[Span]) -> list[list[Span]]:
-    """The spans of each joined call: the gateway's first, the outermost framework's last."""
-    calls = [span for span in spans if span.operation == semconv.OPERATION_CHAT]
-    outer = {span.span_id: span for span in calls if span.source is not SpanSource.GATEWAY}
-    inner = [span for span in calls if span.source is SpanSource.GATEWAY]
-    free = dict(outer)
-    # what fits best chooses first: same response id, then no error, then the latest
-    inner.sort(
-        key=lambda span: (_id(span) != _id(outer.get(span.parent_id or "")), _failed(span), -span.start_ns)
-    )
-    chains = {span.span_id: _climb(span, free) for span in inner}
-    by_response: dict[str, deque[Span]] = defaultdict(deque)
-    for span in sorted(free.values(), key=lambda span: (span.start_ns, span.sequence)):
-        by_response[_id(span)].append(span)
-    for span in sorted(inner, key=lambda span: (span.start_ns, span.sequence)):
-        waiting = by_response.get(_id(span) or "?")
-        while len(chains[span.span_id]) == 1 and waiting:
-            partner = waiting.popleft()
-            if free.pop(partner.span_id, None):
-                chains[span.span_id] = [span, partner, *_climb(partner, free)[1:]]
-    return [chain for chain in chains.values() if len(chain) > 1]
-
-
-def _climb(span: Span, free: dict[str, Span]) -> list[Span]:
-    """The span and the framework calls around it, which are then taken."""
-    chain = [span]
-    while parent := free.pop(chain[-1].parent_id or "", None):
-        chain.append(parent)
-    return chain
-
-
-def _merge(chain: list[Span]) -> Span:
-    gateway, outermost = chain[0], chain[-1]
+def _merge(chain: Sequence[Span]) -> Span:
+    innermost, outermost = chain[0], chain[-1]
     attributes: dict[str, Json] = {}
     for span in chain:
         attributes |= span.attributes
-    attributes |= {key: gateway.attributes[key] for key in WIRE_ATTRIBUTES if key in gateway.attributes}
+    for key in WIRE_ATTRIBUTES:
+        if known := [span.attributes[key] for span in chain if key in span.attributes]:
+            attributes[key] = known[0]
     return msgspec.structs.replace(
         outermost,
+        operation=innermost.operation,
         agent=next((span.agent for span in reversed(chain) if span.agent), None),
-        status=gateway.status,  # whether there is an answer to learn from; the framework may have failed later
+        status=innermost.status,  # whether there is an answer to learn from; the framework may have failed later
         error=next((span.error for span in chain if span.error), None),
         attributes=attributes,
-        tokens=gateway.tokens,
+        tokens=next((span.tokens for span in chain if span.tokens), ()),
     )
 
 
@@ -117,9 +96,28 @@ def _redirect(span: Span, renamed: Mapping[str, str]) -> Span:
     return span
 
 
-def _id(span: Span | None) -> str:
-    return str(span.attributes.get(semconv.RESPONSE_ID) or "") if span else ""
+def _clock_offset_ns(chains: Iterable[Sequence[Span]]) -> int:
+    """What the gateway's clock lacks to the frameworks', in nanoseconds; 0 if nothing shows a difference.
+
+    A call begins in its framework before it does in the gateway, and ends there after it. Those that were joined so
+    give bounds of the offset; if 0 is not within them, their middle is taken. Bounds that contradict each other (two
+    gateways, say) say nothing.
+    """
+    least, most = [], []
+    for chain in chains:
+        served, framed = chain[0], chain[-1]
+        if served.source is SpanSource.GATEWAY and framed.source is not SpanSource.GATEWAY:
+            least.append(framed.start_ns - served.start_ns)
+            if served.status is not SpanStatus.ERROR and semconv.CANCELLED not in served.attributes:
+                most.append(framed.end_ns - served.end_ns)
+    if not least or not most:
+        return 0
+    low, high = max(least), min(most)
+    return 0 if low <= 0 <= high or low > high else (low + high) // 2
 
 
-def _failed(span: Span) -> bool:
-    return span.status is SpanStatus.ERROR
+def _moved(span: Span, offset_ns: int) -> Span:
+    """A gateway span on the frameworks' clock; any other one as it is."""
+    if offset_ns == 0 or span.source is not SpanSource.GATEWAY:
+        return span
+    return msgspec.structs.replace(span, start_ns=span.start_ns + offset_ns, end_ns=span.end_ns + offset_ns)

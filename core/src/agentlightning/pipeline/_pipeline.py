@@ -6,12 +6,18 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Final, cast
 
 from agentlightning.errors import ConfigError, StageError
 from agentlightning.pipeline._stage import Stage, StageFactory
 from agentlightning.specs import StageSpec
-from agentlightning.types import Experience, Json, StageReport
+from agentlightning.types import Drop, Experience, Json, Remark, StageReport
+
+_REASONS: Final = 50
+"""Most different reasons in the report of a stage."""
+_OTHERS: Final = "other reasons"
+_IDS: Final = 3
+"""Most ids that a report keeps of one reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class Pipeline:
             specs: What plugins registered, by name.
             load: Imports a spec's target.
             chosen: Names and parameters in order; None is every spec marked `default`, by order and name.
-            agents: Agents to train, handed to the stage `transitions`; empty is all.
+            agents: Agents to train, handed to the stage `select`; empty is all.
 
         Raises:
             ConfigError: A stage is not registered, is there twice, or refuses its parameters.
@@ -59,10 +65,10 @@ class Pipeline:
         wanted = [(name, dict(params)) for name, params in chosen]
         for name, params in wanted:
             _check_name(name, specs)
-            if agents and name == "transitions":
+            if agents and name == "select":
                 params.setdefault("agents", list(agents))
         if agents:
-            _check_name("transitions", [name for name, _ in wanted])
+            _check_name("select", [name for name, _ in wanted])
         return cls(tuple(cast("StageFactory", load(specs[name]))(params) for name, params in wanted))
 
     @property
@@ -135,12 +141,28 @@ class Pipeline:
 def _run_stage(stage: Stage, experience: Experience) -> Experience:
     before = experience.counts()
     try:
-        after = stage(replace(experience, drops=()))
+        after = stage(replace(experience, drops=(), remarks=()))
     except Exception as error:
         raise StageError(f"pipeline stage {stage.name!r} failed: {type(error).__name__}: {error}") from error
-    dropped = dict(sorted(Counter(drop.reason for drop in after.drops).items()))
-    report = StageReport(stage=stage.name, before=before, after=after.counts(), dropped=dropped)
-    return replace(after, drops=(), reports=(*experience.reports, report))
+    drops, remarks = _by_reason(after.drops), _by_reason(after.remarks)
+    report = StageReport(
+        stage=stage.name,
+        before=before,
+        after=after.counts(),
+        dropped={reason: len(ids) for reason, ids in drops.items()},
+        remarks={reason: len(ids) for reason, ids in remarks.items()},
+        ids={reason: tuple(ids[:_IDS]) for reason, ids in (remarks | drops).items()},
+    )
+    return replace(after, drops=(), remarks=(), reports=(*experience.reports, report))
+
+
+def _by_reason(found: Iterable[Drop | Remark]) -> dict[str, list[str]]:
+    """Ids by reason, sorted by reason; reasons that differ in every case are counted together past a limit."""
+    ids: dict[str, list[str]] = {}
+    for one in found:
+        reason = one.reason if one.reason in ids or len(ids) < _REASONS else _OTHERS
+        ids.setdefault(reason, []).append(one.id)
+    return dict(sorted(ids.items()))
 
 
 def _check_name(name: str, known: Iterable[str]) -> None:

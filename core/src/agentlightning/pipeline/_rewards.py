@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from enum import StrEnum
 from typing import Final
 
 import msgspec
 
 from agentlightning import semconv
 from agentlightning.config import decode_params
+from agentlightning.pipeline._lineage import DECISIVE, decision_key
 from agentlightning.pipeline._outcome import AUTHORITY, OutcomeRule
-from agentlightning.pipeline._transitions import DECISIVE
 from agentlightning.types import (
     AttemptStatus,
     Drop,
@@ -36,6 +37,13 @@ _INNER: Final = DECISIVE | {
 """Operations that are never the whole of a rollout, even where they say of no other what they happened in."""
 
 
+class FailurePolicy(StrEnum):
+    """What becomes of failures that are not worth a number."""
+
+    EXCLUDED = "excluded"
+    RETRIED = "retried"
+
+
 class RewardsParams(msgspec.Struct, frozen=True, kw_only=True):
     """Parameters of the stage.
 
@@ -44,13 +52,14 @@ class RewardsParams(msgspec.Struct, frozen=True, kw_only=True):
         weights: By dimension: several dimensions become one number as the sum of weight times value, dimensions
             without a weight are ignored, and a trajectory without a value for one that has a weight is left out.
             Empty is the plain mean over the dimensions that occur; a trajectory that lacks one of them is left out.
-        failures: Outcome of a failed attempt by class of failure. A failure of any other class is left out, whatever
-            rewards it had: it is never worth 0 unless that is said here.
+        failures: What a failed attempt is worth, by class of failure: a number is its outcome; `excluded`, as any class
+            that is not named, leaves it out whatever rewards it had: it is never worth 0 unless that is said here;
+            `retried` leaves out what failed in the last attempt too, and says so where the rollout did not allow more.
     """
 
     trusted: tuple[RewardSource, ...] = AUTHORITY
     weights: dict[str, float] = {}
-    failures: dict[FailureClass, float] = {}
+    failures: dict[FailureClass, float | FailurePolicy] = {}
 
 
 class Rewards:
@@ -105,12 +114,20 @@ class Rewards:
         )
 
     def _failed(self, trajectory: Trajectory, drops: list[Drop]) -> Trajectory | None:
-        failure = trajectory.attempt.failure
-        if failure is None or failure.kind not in self._failures:
-            kind = failure.kind if failure else trajectory.attempt.status
-            drops.append(Drop(id=trajectory.attempt.id, reason=f"failed: {kind.value}"))
-            return None
-        return msgspec.structs.replace(trajectory, outcome=self._failures[failure.kind])
+        attempt = trajectory.attempt
+        kind = attempt.failure.kind if attempt.failure else None
+        worth = self._failures.get(kind) if kind else None
+        if isinstance(worth, float):
+            return msgspec.structs.replace(trajectory, outcome=worth)
+        reason = f"failed: {(kind or attempt.status).value}"
+        if worth is FailurePolicy.RETRIED:
+            config = trajectory.rollout.config
+            tried = f"after {attempt.sequence} of {config.max_attempts} attempts"
+            reason += (
+                f", {tried if kind in config.retry_on else 'which retry_on of the rollout does not name'}"
+            )
+        drops.append(Drop(id=attempt.id, reason=reason))
+        return None
 
     def _aimed(
         self, trajectory: Trajectory, rewards: list[Reward], drops: list[Drop]
@@ -119,7 +136,7 @@ class Rewards:
         by_span: dict[str, list[Reward]] = {}
         for reward in rewards:
             by_span.setdefault(f"{trajectory.attempt.id}/{reward.target}", []).append(reward)
-        hit = {_span_key(transition) for transition in trajectory.transitions}
+        hit = {decision_key(transition) for transition in trajectory.transitions}
         drops += [
             Drop(id=reward.span_id, reason="the reward's target is no transition")
             for key, missed in by_span.items()
@@ -127,7 +144,7 @@ class Rewards:
             for reward in missed
         ]
         return tuple(
-            self._rewarded(transition, by_span.get(_span_key(transition), []))
+            self._rewarded(transition, by_span.get(decision_key(transition), []))
             for transition in trajectory.transitions
         )
 
@@ -162,9 +179,3 @@ def _whole(episode: Episode | None) -> frozenset[str | None]:
     ids = {span.span_id for span in spans}
     roots = {span.span_id for span in spans if span.parent_id not in ids and span.operation not in _INNER}
     return frozenset({None, *roots} if len(roots) == 1 else {None})  # of several traces none is the whole
-
-
-def _span_key(transition: Transition) -> str:
-    """Attempt and span of a transition, without the index of its choice."""
-    attempt_id, _, span = transition.id.rpartition("/")
-    return f"{attempt_id}/{span.partition(':')[0]}"

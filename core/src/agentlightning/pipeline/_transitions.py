@@ -10,6 +10,7 @@ import msgspec
 
 from agentlightning import semconv
 from agentlightning.config import decode_params
+from agentlightning.pipeline._lineage import DECISIVE, Lineage, model_of, span_key
 from agentlightning.types import (
     Drop,
     Episode,
@@ -25,36 +26,26 @@ from agentlightning.types import (
 INCOMPLETE: Final = "incomplete call: "
 """What the reason begins with when a call was left out because its tokens are not all there."""
 
-DECISIVE: Final = frozenset({semconv.OPERATION_CHAT, semconv.OPERATION_DECISION, semconv.OPERATION_ACTION})
-"""Operations in which an agent decides something."""
-
 
 class TransitionsParams(msgspec.Struct, frozen=True, kw_only=True):
-    """Parameters of the stage.
-
-    Attributes:
-        agents: Names of the agents to train; empty is all. What the others do is their environment.
-    """
-
-    agents: tuple[str, ...] = ()
+    """The stage has no parameters."""
 
 
 class Transitions:
     """Makes one trajectory of each episode: a transition per sampled answer, `agl.decide` and emitted action.
 
-    Calls that failed are no decisions. Calls without complete tokens, and decisions of agents that are not trained, are
-    left out and counted; a trajectory without transitions stays, because its reward still counts for its group.
+    Calls that failed are no decisions. Calls without complete tokens, and decisions that the stage `select` made part
+    of the environment, are left out and counted; a trajectory without transitions stays, because its reward still
+    counts for its group.
     """
 
     name = "transitions"
 
     def __init__(self, params: Mapping[str, Json]) -> None:
-        self._agents = frozenset(
-            decode_params(params, TransitionsParams, where=f"stage {self.name!r}").agents
-        )
+        decode_params(params, TransitionsParams, where=f"stage {self.name!r}")
 
     def __call__(self, experience: Experience) -> Experience:
-        walks = [_Walk(episode=episode, agents=self._agents) for episode in experience.episodes]
+        walks = [_Walk(episode=one, environment=experience.environment) for one in experience.episodes]
         trajectories = tuple(walk.trajectory() for walk in walks)
         drops = tuple(drop for walk in walks for drop in walk.drops)
         return replace(experience, trajectories=trajectories, drops=(*experience.drops, *drops))
@@ -65,11 +56,11 @@ class _Walk:
     """One pass over the spans of an episode."""
 
     episode: Episode
-    agents: frozenset[str]
+    environment: Mapping[str, str]
     drops: list[Drop] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._by_id = {span.span_id: span for span in self.episode.spans}
+        self._lineage = Lineage(self.episode.spans)
         self._emitted: Json = None
 
     def trajectory(self) -> Trajectory:
@@ -87,9 +78,9 @@ class _Walk:
             self._emitted = span.attributes.get(semconv.STATE)
         if span.operation not in DECISIVE or span.status is SpanStatus.ERROR:
             return
-        agent = self._agent(span)
-        if self.agents and agent not in self.agents:
-            self._drop(span, f"agent {agent!r} is not trained")
+        agent = self._lineage.agent(span)
+        if reason := self.environment.get(span_key(span)):
+            self._drop(span, reason)
         elif span.operation == semconv.OPERATION_CHAT:
             yield from self._calls(span, agent)
         else:
@@ -123,42 +114,20 @@ class _Walk:
         choice: int | None = None,
     ) -> Transition:
         suffix = "" if choice is None else f":{choice}"
-        attributes = span.attributes
         return Transition(
-            id=f"{span.attempt_id}/{span.span_id}{suffix}",
+            id=f"{span_key(span)}{suffix}",
             rollout_id=span.rollout_id,
             index=0,
             agent=agent,
-            location=self._location(span),
+            location=self._lineage.location(span),
             state=_state(span, self._emitted),
             action=action,
             tokens=tokens,
-            model=str(attributes.get(semconv.RESPONSE_MODEL) or attributes.get(semconv.REQUEST_MODEL) or ""),
+            model=model_of(span),
         )
 
     def _drop(self, span: Span, reason: str) -> None:
-        self.drops.append(Drop(id=f"{span.attempt_id}/{span.span_id}", reason=reason))
-
-    def _agent(self, span: Span) -> str:
-        names = (near.agent or near.attributes.get(semconv.AGENT_NAME) for near in self._upwards(span))
-        return next((str(name) for name in names if name), "")
-
-    def _location(self, span: Span) -> str:
-        for near in self._upwards(span):
-            if location := near.attributes.get(semconv.LOCATION):
-                return str(location)
-            if near.operation == semconv.OPERATION_OTHER:
-                return near.name
-        return ""
-
-    def _upwards(self, span: Span) -> Iterator[Span]:
-        """The span and what it happened in, inside out."""
-        seen: set[str] = set()
-        near: Span | None = span
-        while near is not None and near.span_id not in seen:
-            yield near
-            seen.add(near.span_id)
-            near = self._by_id.get(near.parent_id or "")
+        self.drops.append(Drop(id=span_key(span), reason=reason))
 
 
 def _gap(record: TokenRecord) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -19,6 +20,7 @@ from agentlightning.types import (
 
 WIDTH: Final = 4
 """Bytes of one packed token id or log-probability."""
+_NO_VERSION: Final = (-1).to_bytes(WIDTH, "little", signed=True)
 
 
 @dataclass(slots=True, eq=False)
@@ -27,31 +29,24 @@ class Segment:
 
     Attributes:
         ids: Token ids, packed.
-        first: Index of its first node.
+        last: Index of its last node; -1 for the root.
         rollout_id: On a response: its rollout. None on context.
         agent: On the segment that ends the response of a call: who made it. None elsewhere.
         contexts: Context that follows, by first token.
-        responses: Responses that follow, by rollout.
+        responses: Responses that follow, by first token and rollout.
     """
 
     ids: bytes
-    first: int
+    last: int
     parent: Segment | None
     rollout_id: str | None = None
     agent: str | None = None
     contexts: dict[bytes, Segment] | None = None
-    responses: dict[str, list[Segment]] | None = None
-
-    @property
-    def last(self) -> int:
-        """Index of its last node; -1 for the root."""
-        return self.first + len(self.ids) // WIDTH - 1
+    responses: dict[bytes, dict[str, list[Segment]]] | None = None
 
     def next(self, token: bytes, rollout_id: str) -> list[Segment]:
         """What follows with this token and is open to this rollout."""
-        found = []
-        if self.responses:
-            found = [child for child in self.responses.get(rollout_id, ()) if child.ids.startswith(token)]
+        found = list(self.responses.get(token, _NONE).get(rollout_id, ())) if self.responses else []
         if self.contexts and token in self.contexts:
             found.append(self.contexts[token])
         return found
@@ -59,28 +54,46 @@ class Segment:
     def append(self, child: Segment) -> None:
         """Lets a segment follow this one."""
         child.parent = self
+        token = child.ids[:WIDTH]
         if child.rollout_id is None:
             self.contexts = self.contexts or {}
-            self.contexts[child.ids[:WIDTH]] = child
+            self.contexts[token] = child
         else:
             self.responses = self.responses or {}
-            self.responses.setdefault(child.rollout_id, []).append(child)
+            self.responses.setdefault(token, {}).setdefault(child.rollout_id, []).append(child)
 
     def remove(self, child: Segment) -> None:
         """Takes a segment out."""
+        token = child.ids[:WIDTH]
         if child.rollout_id is None and self.contexts:
-            del self.contexts[child.ids[:WIDTH]]
+            del self.contexts[token]
         elif child.rollout_id is not None and self.responses:
-            self.responses[child.rollout_id].remove(child)
+            self.responses[token][child.rollout_id].remove(child)
 
 
-class _Run(NamedTuple):
-    """Nodes that were added at once: in order they are the tree's arrays."""
+_NONE: Final[Mapping[str, list[Segment]]] = {}
 
-    ids: bytes
+
+class Ramp:
+    """-1, 0, 1, 2, … packed, as long as it was asked for; the trees of one forest share it."""
+
+    def __init__(self) -> None:
+        self._packed = b""
+
+    def upto(self, size: int) -> bytes:
+        """The first numbers, at least `size` of them."""
+        if len(self._packed) < WIDTH * size:
+            size = max(size, len(self._packed) // WIDTH * 2)
+            self._packed = struct.pack(f"<{size}i", *range(-1, size - 1))
+        return self._packed
+
+
+class _Break(NamedTuple):
+    """A node whose parent is not the node before it, and how deep it lies."""
+
+    node: int
     parent: int
     depth: int
-    record: TokenRecord | None
 
 
 class _Latest(NamedTuple):
@@ -90,42 +103,47 @@ class _Latest(NamedTuple):
     prompt: bytes
     response: bytes
 
-    def is_prefix_of(self, prompt: bytes) -> bool:
-        """Whether a prompt goes on where the call ended."""
-        return prompt.startswith(self.prompt) and prompt.startswith(self.response, len(self.prompt))
-
 
 class Trie:
     """The tree of one group while it grows."""
 
-    def __init__(self, group: str) -> None:
+    def __init__(self, group: str, ramp: Ramp) -> None:
         self.mismatches: Counter[str] = Counter()
         self.tokens_in = 0
         self._group = group
-        self._root = Segment(b"", 0, None)
+        self._ramp = ramp
+        self._root = Segment(b"", -1, None)
         self._size = 0
-        self._runs: list[_Run] = []
+        # the columns of the tree in pieces, in order of nodes
+        self._ids: list[bytes] = []
+        self._logprobs: list[bytes] = []
+        self._versions: list[bytes] = []
+        self._breaks: list[_Break] = []
         self._calls: list[Call] = []
         self._latest: dict[tuple[str, str], _Latest] = {}
         self._ambiguous: set[str] = set()
 
     def insert(self, transition: Transition, record: TokenRecord) -> None:
         """Adds one call."""
-        prompt, rollout_id = record.prompt, transition.rollout_id
+        prompt, response, rollout_id = record.prompt, record.response, transition.rollout_id
         key = rollout_id, transition.agent
         latest = self._latest.get(key)
-        follows = latest if latest and latest.is_prefix_of(prompt) else None
-        segment, offset, matched = self._place(prompt, rollout_id, follows)
+        follows = (
+            latest is not None
+            and prompt.startswith(latest.prompt)
+            and prompt.startswith(latest.response, len(latest.prompt))
+        )
+        segment, offset, matched = self._place(prompt, rollout_id, latest if follows else None)
         if latest and not follows and matched < len(prompt) and not _continues(segment, offset, key):
             self.mismatches[_mismatch(prompt, latest)] += 1
-        end = _ending_at(segment, offset)
+        end = segment if offset == len(segment.ids) else _ending_at(segment, offset)
         if matched < len(prompt):
             end = self._add_context(end, prompt[matched:], depth=matched // WIDTH)
         prompt_node, start = end.last, self._size
-        if record.response:
+        if response:
             end = self._add_response(end, transition, record)
-        self._latest[key] = _Latest(end, prompt, record.response)
-        self.tokens_in += len(prompt) // WIDTH + self._size - start
+        self._latest[key] = _Latest(end, prompt, response)
+        self.tokens_in += (len(prompt) + len(response)) // WIDTH
         self._calls.append(
             Call(
                 transition_id=transition.id,
@@ -139,27 +157,22 @@ class Trie:
     def tree(self) -> TokenTree:
         """The tree so far."""
         size = self._size
-        # a node's parent is the one before it, except where a run begins
-        ramp = struct.pack(f"<{size + 1}i", *range(-1, size))
+        ramp = self._ramp.upto(size + 1)
         parents = unpack_ints(ramp[: WIDTH * size])
-        ids, positions, logprobs, versions = [], [], [], []
-        node = 0
-        for run in self._runs:
-            count = len(run.ids) // WIDTH
-            parents[node] = run.parent
-            ids.append(run.ids)
-            positions.append(ramp[WIDTH * (run.depth + 1) : WIDTH * (run.depth + 1 + count)])
-            logprobs.append(run.record.logprobs if run.record else bytes(len(run.ids)))
-            version = run.record.version if run.record else -1
-            versions.append(version.to_bytes(WIDTH, "little", signed=True) * count)
-            node += count
+        positions = []
+        node, depth = 0, 0
+        for at, parent, deep in self._breaks:
+            parents[at] = parent
+            positions.append(ramp[WIDTH * (depth + 1) : WIDTH * (depth + 1 + at - node)])
+            node, depth = at, deep
+        positions.append(ramp[WIDTH * (depth + 1) : WIDTH * (depth + 1 + size - node)])
         return TokenTree(
             group=self._group,
-            token_ids=unpack_ints(b"".join(ids)),
+            token_ids=unpack_ints(b"".join(self._ids)),
             parents=parents,
             positions=unpack_ints(b"".join(positions)),
-            logprobs=unpack_floats(b"".join(logprobs)),
-            versions=unpack_ints(b"".join(versions)),
+            logprobs=unpack_floats(b"".join(self._logprobs)),
+            versions=unpack_ints(b"".join(self._versions)),
             advantages=array("f", bytes(WIDTH * size)),
             weights=array("f", bytes(WIDTH * size)),
             calls=tuple(self._calls),
@@ -174,27 +187,42 @@ class Trie:
         return _longest(self._root, 0, prompt=prompt, rollout_id=rollout_id)
 
     def _add_context(self, parent: Segment, ids: bytes, *, depth: int) -> Segment:
-        token = ids[:WIDTH]
-        for rollout_id, responses in (parent.responses or {}).items():
-            if any(response.ids.startswith(token) for response in responses):
-                self._ambiguous.add(rollout_id)
-        segment = Segment(ids, self._size, parent)
-        parent.append(segment)
-        self._append(_Run(ids, parent.last, depth, None))
-        return segment
+        if parent.responses:
+            alike = parent.responses.get(ids[:WIDTH], _NONE)
+            self._ambiguous |= {rollout_id for rollout_id, responses in alike.items() if responses}
+        return self._append(
+            parent,
+            Segment(ids, self._size + len(ids) // WIDTH - 1, parent),
+            depth=depth,
+            logprobs=bytes(len(ids)),
+            version=_NO_VERSION,
+        )
 
     def _add_response(self, parent: Segment, transition: Transition, record: TokenRecord) -> Segment:
-        rollout_id = transition.rollout_id
-        if parent.next(record.response[:WIDTH], rollout_id):
+        ids, rollout_id = record.response, transition.rollout_id
+        if (parent.responses or parent.contexts) and parent.next(ids[:WIDTH], rollout_id):
             self._ambiguous.add(rollout_id)
-        segment = Segment(record.response, self._size, parent, rollout_id, transition.agent)
-        parent.append(segment)
-        self._append(_Run(record.response, parent.last, len(record.prompt) // WIDTH, record))
-        return segment
+        return self._append(
+            parent,
+            Segment(ids, self._size + len(ids) // WIDTH - 1, parent, rollout_id, transition.agent),
+            depth=len(record.prompt) // WIDTH,
+            logprobs=record.logprobs,
+            version=record.version.to_bytes(WIDTH, "little", signed=True),
+        )
 
-    def _append(self, run: _Run) -> None:
-        self._runs.append(run)
-        self._size += len(run.ids) // WIDTH
+    def _append(
+        self, parent: Segment, segment: Segment, *, depth: int, logprobs: bytes, version: bytes
+    ) -> Segment:
+        """Lets a new segment follow, and its nodes come next."""
+        parent.append(segment)
+        node = self._size
+        if parent.last != node - 1:
+            self._breaks.append(_Break(node, parent.last, depth))
+        self._ids.append(segment.ids)
+        self._logprobs.append(logprobs)
+        self._versions.append(version * (segment.last + 1 - node))
+        self._size = segment.last + 1
+        return segment
 
 
 def _ending_at(segment: Segment, offset: int) -> Segment:
@@ -203,10 +231,11 @@ def _ending_at(segment: Segment, offset: int) -> Segment:
     if parent is None or offset == len(segment.ids):
         return segment
     parent.remove(segment)
-    head = Segment(segment.ids[:offset], segment.first, parent, segment.rollout_id)
+    cut = (len(segment.ids) - offset) // WIDTH
+    head = Segment(segment.ids[:offset], segment.last - cut, parent, segment.rollout_id)
     parent.append(head)
     # the tail stays the same object: whoever holds the end of a call goes on holding it
-    segment.ids, segment.first = segment.ids[offset:], segment.first + offset // WIDTH
+    segment.ids = segment.ids[offset:]
     head.append(segment)
     return head
 
@@ -244,14 +273,16 @@ def _common(one: bytes, other: bytes) -> int:
     return WIDTH * low
 
 
-def _continues(segment: Segment | None, offset: int, key: tuple[str, str]) -> bool:
-    """Whether the path to this place holds a whole response of this rollout and agent."""
-    if segment is not None and offset < len(segment.ids):
-        segment = segment.parent
-    while segment is not None:
-        if (segment.rollout_id, segment.agent) == key:
+def _continues(segment: Segment, offset: int, key: tuple[str, str]) -> bool:
+    """Whether the path to this place holds a whole response of this agent in this rollout, and ends within none."""
+    whole = offset == len(segment.ids)
+    if segment.rollout_id is not None and not (whole and segment.agent is not None):
+        return False
+    near: Segment | None = segment if whole else segment.parent
+    while near is not None:
+        if (near.rollout_id, near.agent) == key:
             return True
-        segment = segment.parent
+        near = near.parent
     return False
 
 

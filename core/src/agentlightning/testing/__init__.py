@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from agentlightning.testing._adapter_contract import AdapterContract
     from agentlightning.testing._algorithm_contract import AlgorithmContract
+    from agentlightning.testing._capture_stage import CaptureStage
     from agentlightning.testing._episode_builder import EpisodeBuilder
     from agentlightning.testing._fault_proxy import FaultProxy, Faults
     from agentlightning.testing._framework_contract import FrameworkContract
+    from agentlightning.testing._instrumentor_contract import InstrumentorContract
     from agentlightning.testing._manual_clock import ManualClock
     from agentlightning.testing._scripted_answer import (
         ScriptedAnswer,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AdapterContract",
     "AlgorithmContract",
+    "CaptureStage",
     "EpisodeBuilder",
     "FaultProxy",
     "Faults",
@@ -35,6 +38,7 @@ __all__ = [
     "InMemoryEngine",
     "InMemoryLearner",
     "InMemoryTrainingContext",
+    "InstrumentorContract",
     "ManualClock",
     "ScriptedAnswer",
     "ScriptedFault",
@@ -50,6 +54,7 @@ __all__ = [
 _MODULES = {
     "AdapterContract": "_adapter_contract",
     "AlgorithmContract": "_algorithm_contract",
+    "CaptureStage": "_capture_stage",
     "StageContract": "_stage_contract",
     "EpisodeBuilder": "_episode_builder",
     "FaultProxy": "_fault_proxy",
@@ -58,6 +63,7 @@ _MODULES = {
     "InMemoryEngine": "_training",
     "InMemoryLearner": "_training",
     "InMemoryTrainingContext": "_training",
+    "InstrumentorContract": "_instrumentor_contract",
     "ManualClock": "_manual_clock",
     "ScriptedAnswer": "_scripted_answer",
     "ScriptedFault": "_scripted_answer",

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import json
 import os
 import subprocess
@@ -20,8 +19,6 @@ import pytest
 from agentlightning import semconv
 from agentlightning.agents import Tunable, TunableKind
 from agentlightning.capture import RolloutContext, in_rollout
-from agentlightning.pipeline._join import Join
-from agentlightning.pipeline._transitions import Transitions
 from agentlightning.testing._adapter_contract import (
     RUNS,
     USER_KEY,
@@ -31,7 +28,14 @@ from agentlightning.testing._adapter_contract import (
     ListSink,
     servers,
 )
-from agentlightning.testing._episode_builder import EpisodeBuilder
+from agentlightning.testing._calls import called
+from agentlightning.testing._capture_joins import (
+    agent_of,
+    enclosing,
+    inside_agent,
+    request_number,
+    transitions_of,
+)
 from agentlightning.testing._scripted_answer import (
     ScriptedAnswer,
     ScriptedFault,
@@ -40,16 +44,7 @@ from agentlightning.testing._scripted_answer import (
 )
 from agentlightning.testing._scripted_llm import Script
 from agentlightning.testing._scripted_wire import ScriptedRequest
-from agentlightning.types import (
-    Experience,
-    Json,
-    PromptTemplate,
-    Span,
-    SpanSource,
-    SpanStatus,
-    TokenRecord,
-    Transition,
-)
+from agentlightning.types import Json, PromptTemplate, SpanStatus
 
 _PROMPT: Final = "You are a careful assistant."
 _DESCRIPTION: Final = "Adds two whole numbers."
@@ -185,7 +180,7 @@ class FrameworkContract(AdapterContract):
             requests = stage.gateway.requests
         found = transitions_of(stage.sink.spans, requests)
         assert [transition.agent for transition in found] == [self.agent_name] * 2
-        assert [_number(transition) for transition in found] == [0, 1]
+        assert [request_number(transition) for transition in found] == [0, 1]
 
     async def test_runs_of_one_agent_at_once_keep_their_calls(self) -> None:
         """Also within one rollout: each run's span has exactly its own calls and tools below it."""
@@ -194,8 +189,8 @@ class FrameworkContract(AdapterContract):
             async with self.make_agent(stage.own.base_url) as agent:
                 await asyncio.gather(*(self.play(stage, agent, context) for _ in range(4)))
         spans = stage.sink.spans
-        runs = [span for span in stage.sink.of(semconv.OPERATION_AGENT) if not _inside_agent(span, spans)]
-        below = [Counter(span.operation for span in spans if run in _above(span, spans)) for run in runs]
+        runs = [span for span in stage.sink.of(semconv.OPERATION_AGENT) if not inside_agent(span, spans)]
+        below = [Counter(span.operation for span in spans if run in enclosing(span, spans)) for run in runs]
         assert [(one[semconv.OPERATION_CHAT], one[semconv.OPERATION_TOOL]) for one in below] == [(2, 1)] * 4
 
     async def test_tunables_have_stable_unique_names(self) -> None:
@@ -304,7 +299,9 @@ class FrameworkContract(AdapterContract):
                 (seen,) = await asyncio.gather(playing, return_exceptions=True)
         assert (type(seen), str(seen)) == (type(plain), str(plain))
         (chat,) = stage.sink.chats
-        above = [span for span in _above(chat, stage.sink.spans) if span.operation == semconv.OPERATION_AGENT]
+        above = [
+            span for span in enclosing(chat, stage.sink.spans) if span.operation == semconv.OPERATION_AGENT
+        ]
         assert SpanStatus.ERROR in {span.status for span in above}
 
     async def test_agents_leave_no_spans_without_the_adapter(self) -> None:
@@ -346,75 +343,8 @@ class FrameworkContract(AdapterContract):
         return next(one for one in stage.adapter.tunables(agent) if one.kind is kind)
 
 
-def agent_of(span: Span, spans: Sequence[Span]) -> str:
-    """Name of the agent that a span is below."""
-    names = (
-        one.agent or one.attributes.get(semconv.AGENT_NAME)
-        for one in _above(span, spans)
-        if one.operation == semconv.OPERATION_AGENT
-    )
-    return next((str(name) for name in names if name), "")
-
-
-def transitions_of(spans: Sequence[Span], requests: Sequence[ScriptedRequest]) -> Sequence[Transition]:
-    """What the pipeline makes of an adapter's spans and of those that a gateway would have for these requests."""
-    builder = EpisodeBuilder()
-    wire = [
-        _gateway_span(spans[0], request.headers["traceparent"], number)
-        for number, request in enumerate(requests)
-    ]
-    episode = builder.build()
-    both = sorted((*spans, *wire), key=lambda span: span.start_ns)
-    fields = {name: getattr(episode, name) for name in ("rollout", "attempt")}
-    experience = Experience(episodes=(type(episode)(**fields, spans=tuple(both)),))
-    return Transitions({})(Join({})(experience)).trajectories[0].transitions
-
-
-def _gateway_span(near: Span, traceparent: str, number: int) -> Span:
-    _, trace_id, parent_id, _ = traceparent.split("-")
-    return Span(
-        rollout_id=near.rollout_id,
-        attempt_id=near.attempt_id,
-        span_id=f"{number + 1:016x}",
-        trace_id=trace_id,
-        parent_id=parent_id,
-        name="chat",
-        operation=semconv.OPERATION_CHAT,
-        source=SpanSource.GATEWAY,
-        start_ns=number,
-        end_ns=number,
-        tokens=(TokenRecord.pack([1], [number], [-0.5], version=0, finish_reason="stop"),),
-    )
-
-
-def _number(transition: Transition) -> int:
-    assert transition.tokens is not None
-    return int.from_bytes(transition.tokens.response[:4], "little")
-
-
-def _above(span: Span, spans: Sequence[Span]) -> list[Span]:
-    """What a span happened in, inside out, beginning with itself."""
-    by_id = {one.span_id: one for one in spans}
-    found = [span]
-    while (parent := by_id.get(found[-1].parent_id or "")) is not None:
-        found.append(parent)
-    return found
-
-
-def _inside_agent(span: Span, spans: Sequence[Span]) -> bool:
-    return any(one.operation == semconv.OPERATION_AGENT for one in _above(span, spans)[1:])
-
-
 async def _call(stage: AdapterStage, agent: object, task: Json) -> Json:
-    return await _called(stage.adapter.as_function(agent), task)
-
-
-async def _called(function: object, task: Json) -> Json:
-    assert callable(function)
-    output = (
-        function(task) if inspect.iscoroutinefunction(function) else await asyncio.to_thread(function, task)
-    )
-    return await output if inspect.isawaitable(output) else output
+    return await called(stage.adapter.as_function(agent), task)
 
 
 def _use_tool(**arguments: int) -> Script:

@@ -96,13 +96,18 @@ def swallowing(name: str, error: type[Exception], words: str, *, answer: object 
     return fault
 
 
-async def failures(faults: Mapping[str, Fault]) -> list[str]:
-    """The contract tests that a store with these faults fails, of those that call what is broken."""
+async def failures(faults: Mapping[str, Fault], *, calls: Mapping[str, set[str]]) -> list[str]:
+    """The contract tests that a store with these faults fails, of those that call what is broken.
+
+    Args:
+        faults: As for `BrokenStore`.
+        calls: What `calls_by_test` found.
+    """
     broken = set(faults)
     spans = any(name.startswith("spans.") for name in broken)
     found = []
-    for name, calls in (await _calls()).items():
-        concerned = bool(broken & calls) or "store.close" in broken
+    for name, called in calls.items():
+        concerned = bool(broken & called) or "store.close" in broken
         if concerned and (spans or name not in _HEAVY) and not await passes(name, faults):
             found.append(name)
     return found
@@ -143,17 +148,20 @@ _TESTS: Final = {
     for name, test in inspect.getmembers(StoreContract, inspect.isfunction)
     if name.startswith("test_")
 }
-_known_calls: dict[str, set[str]] = {}
 
 
-async def _calls() -> Mapping[str, set[str]]:
-    """What each contract test calls, as it turns out with a store that is whole."""
-    for name in _TESTS.keys() - _known_calls.keys():
-        calls: set[str] = set()
-        if not await passes(name, {}, calls=calls):
+async def calls_by_test() -> dict[str, set[str]]:
+    """What each contract test calls, as it turns out with a store that is whole.
+
+    Raises:
+        AssertionError: That store fails one.
+    """
+    found: dict[str, set[str]] = {}
+    for name in _TESTS:
+        found[name] = set()
+        if not await passes(name, {}, calls=found[name]):
             raise AssertionError(f"{name} fails with a store that is not broken")
-        _known_calls[name] = calls
-    return _known_calls
+    return found
 
 
 def contract_tests() -> frozenset[str]:

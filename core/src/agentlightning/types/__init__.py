@@ -6,12 +6,14 @@ from agentlightning.types._experience import (
     Episode,
     Experience,
     Group,
+    Remark,
     StageReport,
     TokenForest,
     TokenTree,
     Trajectory,
     Transition,
 )
+from agentlightning.types._export import ChatExample, PreferencePair
 from agentlightning.types._resource import (
     BUILTIN_KINDS,
     ModelEndpoint,
@@ -63,6 +65,7 @@ __all__ = [
     "Attempt",
     "AttemptStatus",
     "Call",
+    "ChatExample",
     "Checkpoint",
     "Completion",
     "Drop",
@@ -77,7 +80,9 @@ __all__ = [
     "MetricPoint",
     "Mode",
     "ModelEndpoint",
+    "PreferencePair",
     "PromptTemplate",
+    "Remark",
     "Resource",
     "ResourceRecord",
     "ResourceSet",

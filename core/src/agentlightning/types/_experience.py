@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import msgspec
 
+from agentlightning.types._export import ChatExample, PreferencePair
 from agentlightning.types._reward import Reward
 from agentlightning.types._rollout import Attempt, Json, Rollout
 from agentlightning.types._span import Span, TokenRecord
@@ -34,7 +36,9 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
         tokens: Exact tokens, when a language model decided.
         model: Model that served the call.
         reward: Reward aimed at this decision itself; None if there is none.
-        credit: Share of the return this decision is given, by the credit stage.
+        signals: Intermediate rewards from what the decision led to, by kind of signal; empty unless the stage `signals`
+            was given weights.
+        credit: Share of the return this decision is given, by the credit stage, on the scale of returns.
         value: Return that a critic expected before the decision; None if there is no critic.
     """
 
@@ -48,6 +52,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     tokens: TokenRecord | None = None
     model: str = ""
     reward: float | None = None
+    signals: dict[str, float] = {}
     credit: float | None = None
     value: float | None = None
 
@@ -59,6 +64,8 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
         outcome: Reward of the whole attempt; None if nobody gave one.
         outcomes: The outcome by dimension.
         rewards: All rewards, those aimed at single spans included.
+        episode_return: What the credits of its transitions are shares of, by the credit stage: the outcome, or with
+            rewards along the way all that was earned. None until then.
     """
 
     rollout: Rollout
@@ -67,6 +74,7 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
     rewards: tuple[Reward, ...] = ()
     outcome: float | None = None
     outcomes: dict[str, float] = {}
+    episode_return: float | None = None
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +147,10 @@ class TokenTree:
         return ids
 
 
+Column = Literal["advantages", "weights", "old_logprobs", "reference_logprobs"]
+"""Columns of a `TokenTree` that are filled in after the tree was made."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenForest:
     """The trees of a batch: every token that several calls share is there once.
@@ -167,6 +179,25 @@ class TokenForest:
         """
         return replace(self, trees=tuple(_assign(tree, advantages, weights) for tree in self.trees))
 
+    def with_column(self, name: Column, values: Sequence[Sequence[float]]) -> TokenForest:
+        """Returns the forest with one column of every tree replaced.
+
+        Args:
+            name: Which column.
+            values: `[trees][N]`, one number per node.
+
+        Raises:
+            ValueError: The numbers are not as many as the nodes.
+        """
+        found = [len(numbers) for numbers in values]
+        sizes = [len(tree) for tree in self.trees]
+        if found != sizes:
+            raise ValueError(
+                f"column {name!r} has {found!r} numbers for trees of {sizes!r} nodes; give one per node"
+            )
+        trees = tuple(_with_column(*pair, name=name) for pair in zip(self.trees, values, strict=True))
+        return replace(self, trees=trees)
+
 
 def _assign(tree: TokenTree, advantages: Mapping[str, float], weights: Mapping[str, float]) -> TokenTree:
     advantage_N, weight_N = array("f", bytes(4 * len(tree))), array("f", bytes(4 * len(tree)))
@@ -178,8 +209,28 @@ def _assign(tree: TokenTree, advantages: Mapping[str, float], weights: Mapping[s
     return replace(tree, advantages=advantage_N, weights=weight_N)
 
 
+def _with_column(tree: TokenTree, values: Sequence[float], *, name: Column) -> TokenTree:
+    column = array("f", values)
+    match name:
+        case "advantages":
+            return replace(tree, advantages=column)
+        case "weights":
+            return replace(tree, weights=column)
+        case "old_logprobs":
+            return replace(tree, old_logprobs=column)
+        case "reference_logprobs":
+            return replace(tree, reference_logprobs=column)
+
+
 class Drop(msgspec.Struct, frozen=True, kw_only=True):
     """Something a stage left out, and why."""
+
+    id: str
+    reason: str
+
+
+class Remark(msgspec.Struct, frozen=True, kw_only=True):
+    """Something a stage noticed and kept, and what is odd about it."""
 
     id: str
     reason: str
@@ -189,15 +240,20 @@ class StageReport(msgspec.Struct, frozen=True, kw_only=True):
     """What one stage did, kept with the run.
 
     Attributes:
-        before: Counts by noun (`episodes`, `spans`, `trajectories`, `transitions`, `groups`, `tokens`) on the way in.
+        before: Counts by noun (`episodes`, `spans`, `trajectories`, `transitions`, `groups`, `tokens`, `chats`,
+            `preferences`) on the way in.
         after: The same on the way out.
         dropped: How many were left out, by reason.
+        remarks: How many were noticed and kept, by reason.
+        ids: The first few that were left out or noticed, by reason.
     """
 
     stage: str
     before: dict[str, int]
     after: dict[str, int]
     dropped: dict[str, int]
+    remarks: dict[str, int] = {}
+    ids: dict[str, tuple[str, ...]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,18 +262,26 @@ class Experience:
 
     Attributes:
         episodes: What was captured.
+        environment: Decisions that are not trained, as `attempt/span`, with the reason; from the `select` stage on.
         trajectories: What the agents decided, from the `transitions` stage on.
         groups: Trajectories by task, from the `group` stage on.
         forest: Token trees, one per group, from the `forest` stage on.
+        chats: Conversations to imitate, from the `chat` stage on.
+        preferences: Better and worse answers to the same, from the `preferences` stage on.
         drops: What the stage just run left out; the pipeline empties it between stages.
+        remarks: What the stage just run noticed and kept; likewise.
         reports: One per stage that has run.
     """
 
     episodes: tuple[Episode, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
     trajectories: tuple[Trajectory, ...] = ()
     groups: tuple[Group, ...] = ()
     forest: TokenForest | None = None
+    chats: tuple[ChatExample, ...] = ()
+    preferences: tuple[PreferencePair, ...] = ()
     drops: tuple[Drop, ...] = ()
+    remarks: tuple[Remark, ...] = ()
     reports: tuple[StageReport, ...] = ()
 
     def counts(self) -> dict[str, int]:
@@ -229,4 +293,6 @@ class Experience:
             "transitions": sum(len(trajectory.transitions) for trajectory in self.trajectories),
             "groups": len(self.groups),
             "tokens": self.forest.size if self.forest else 0,
+            "chats": len(self.chats),
+            "preferences": len(self.preferences),
         }

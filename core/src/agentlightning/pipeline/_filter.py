@@ -1,0 +1,106 @@
+"""Stage `filter`: rollouts and groups that would train nothing, or the wrong thing, are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Final, TypeAlias
+
+import msgspec
+
+from agentlightning.config import decode_params
+from agentlightning.pipeline._group import leaving_out, without
+from agentlightning.types import Drop, Experience, Group, Json, Trajectory
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+_TOKEN_BYTES: Final = 4
+
+
+class FilterParams(msgspec.Struct, frozen=True, kw_only=True):
+    """Parameters of the stage; each one that is not given filters nothing.
+
+    Attributes:
+        max_staleness: Most policy versions that a call may be older than the newest call of the batch.
+        max_tokens: Most tokens of any call of a rollout, prompt and answer.
+        max_answer_tokens: Most sampled tokens of a rollout in all.
+        max_calls: Most decisions of a rollout.
+        zero_variance: Groups in which every rollout earned the same are left out.
+        zero_advantage: Groups in which every decision has the same credit are left out: group-relative advantages are
+            all 0.
+        whole_groups: A group that loses a rollout is left out whole, so that returns are compared within whole groups.
+    """
+
+    max_staleness: Count | None = None
+    max_tokens: Count | None = None
+    max_answer_tokens: Count | None = None
+    max_calls: Count | None = None
+    zero_variance: bool = False
+    zero_advantage: bool = False
+    whole_groups: bool = False
+
+
+class Filter:
+    """Leaves out rollouts, first by age and length, then groups in which nothing can be compared.
+
+    A rollout is left out whole, never single calls of it: those that stay would weigh more.
+    """
+
+    name = "filter"
+
+    def __init__(self, params: Mapping[str, Json]) -> None:
+        self._params = decode_params(params, FilterParams, where=f"stage {self.name!r}")
+
+    def __call__(self, experience: Experience) -> Experience:
+        newest = max(map(_newest, experience.trajectories), default=-1)
+        gone = [
+            Drop(id=trajectory.attempt.id, reason=reason)
+            for group in experience.groups
+            for trajectory in group.trajectories
+            if (reason := next(self._reasons(trajectory, newest=newest), ""))
+        ]
+        if self._params.whole_groups:
+            ids = {drop.id for drop in gone}
+            gone += [
+                Drop(id=one.attempt.id, reason="another rollout of its group was left out")
+                for group in experience.groups
+                if any(one.attempt.id in ids for one in group.trajectories)
+                for one in group.trajectories
+                if one.attempt.id not in ids
+            ]
+        kept = without(experience, gone) if gone else experience
+        flat = {group.key: reason for group in kept.groups if (reason := self._flat(group))}
+        return leaving_out(kept, flat) if flat else kept
+
+    def _reasons(self, trajectory: Trajectory, *, newest: int) -> Iterator[str]:
+        params = self._params
+        answers = 0
+        for transition in trajectory.transitions:
+            record = transition.tokens
+            if record is None:
+                continue
+            answers += len(record.response) // _TOKEN_BYTES
+            if params.max_staleness is not None and newest - record.version > params.max_staleness:
+                yield f"a call is more than {params.max_staleness} versions old"
+            tokens = (len(record.prompt) + len(record.response)) // _TOKEN_BYTES
+            if params.max_tokens is not None and tokens > params.max_tokens:
+                yield f"a call has more than {params.max_tokens} tokens"
+        if params.max_answer_tokens is not None and answers > params.max_answer_tokens:
+            yield f"more than {params.max_answer_tokens} tokens were sampled"
+        if params.max_calls is not None and len(trajectory.transitions) > params.max_calls:
+            yield f"more than {params.max_calls} decisions"
+
+    def _flat(self, group: Group) -> str:
+        returns = {_return(trajectory) for trajectory in group.trajectories}
+        if self._params.zero_variance and len(returns) == 1:
+            return "all returns of its group are equal"
+        found = {one.credit for trajectory in group.trajectories for one in trajectory.transitions}
+        if self._params.zero_advantage and len(found | returns) == 1:
+            return "all credits of its group are equal"
+        return ""
+
+
+def _newest(trajectory: Trajectory) -> int:
+    return max((one.tokens.version for one in trajectory.transitions if one.tokens), default=-1)
+
+
+def _return(trajectory: Trajectory) -> float | None:
+    return trajectory.outcome if trajectory.episode_return is None else trajectory.episode_return
