@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from agentlightning.engine import OptimizerConfig
+from agentlightning.engine import LossInput, OptimizerConfig
 from agentlightning.errors import ConfigError, EngineError
 from agentlightning.store import Store, open_store
 from agentlightning.testing import EpisodeBuilder, InMemoryEngine, InMemoryLearner, InMemoryTrainingContext
-from agentlightning.types import Json
+from agentlightning.types import Json, TokenForest
 from lightning_algorithm_lightningrl import create
 from lightning_algorithm_lightningrl._loop import choose_tasks
 
@@ -170,6 +170,20 @@ async def test_a_run_without_tasks_or_learner_is_refused(store: Store) -> None:
         ({"advantage": "grp"}, "advantage"),
         ({"clip_low": 2.0}, "clip_low"),
         ({"tasks_per_update": 0}, "tasks_per_update"),
+        ({"loss": "gspo", "clip_low": 0.1}, "clip_low beside loss .* belongs to the loss named 'ppo_clip'"),
+        ({"loss": {"name": "gspo", "clip": 0.1}}, "unknown field `clip`"),
+        ({"loss": {"name": "ppo_clip", "max_ratio": 1.1}}, "more than 1 . clip_high"),
+        ({"std_eps": 1e-4, "advantage": "rloo"}, "divides by no deviation"),
+        ({"compare": "agent", "advantage": "gae"}, "compares no decisions of a group"),
+        ({"aggregation": "sequence_sum_norm"}, "give it, such as"),
+        ({"kl": {"estimator": "k1"}}, "noise around 0"),
+        ({"kl": {"estimator": "k2", "cap": 1.0}}, "leave cap out"),
+        ({"kl": {"placement": "reward", "corrected": True}}, "has no gradient"),
+        ({"kl": {"placement": "reward"}, "advantage": "gdpo"}, "put it in the loss"),
+        ({"correction": [{"name": "tis"}], "old_policy": "sampler"}, "count it twice"),
+        ({"correction": [{"name": "icepop"}], "loss": "gspo"}, "could reject a part"),
+        ({"correction": [{"name": "opsm", "unit": "rollout"}], "loss": "gspo"}, "same unit"),
+        ({"correction": [{"name": "opsm"}, {"name": "opsm"}]}, "one is enough"),
     ],
 )
 def test_settings_that_cannot_be_honoured_are_refused(params: dict[str, Json], message: str) -> None:
@@ -183,8 +197,56 @@ def test_a_single_rollout_per_task_is_fine_without_a_baseline() -> None:
 
 def test_every_setting_of_the_loss_reaches_it() -> None:
     config = create({"clip_low": 0.1, "clip_high": 0.3, "dual_clip": 3.0}).config
-    assert config.loss_spec.params == {"clip_low": 0.1, "clip_high": 0.3, "dual_clip": 3.0}
+    expected = {"clip_low": 0.1, "clip_high": 0.3, "dual_clip": 3.0, "max_ratio": 0.0}
+    assert config.loss_spec.params == expected
+    assert create({"loss": {"name": "ppo_clip"} | expected}).config.loss_spec == config.loss_spec
     assert create({"loss": "reinforce"}).config.loss_spec.params == {}
+
+
+async def test_a_kl_is_refused_where_the_learner_keeps_no_reference(store: Store) -> None:
+    with pytest.raises(ConfigError, match="InMemoryLearner does not keep"):
+        await create(SMALL | {"kl": {}}).fit(context(store))
+
+
+async def test_the_reference_reaches_the_loss_and_flat_groups_are_pulled_too(store: Store) -> None:
+    class Remembering(InMemoryLearner):
+        async def reference_logprobs(self, forest: TokenForest) -> list[list[float]]:
+            return [[-1.0] * len(tree) for tree in forest.trees]
+
+    def same(task: Json, episode: EpisodeBuilder, version: int) -> None:
+        episode.call([1], [2], version=version)
+        episode.reward(1.0)
+
+    made = context(store, play=same)
+    made.learner = Remembering(engine=learner_of(made).engine)
+    await create(SMALL | {"kl": {}, "updates": 1}).fit(made)
+    ((forest, spec),) = made.learner.batches
+    assert spec.name == "ppo_clip+kl"
+    assert spec.inputs == (LossInput.REFERENCE,)
+    assert all(value == -1.0 for tree in forest.trees for value in tree.reference_logprobs)
+    assert any(weight for tree in forest.trees for weight in tree.weights)
+
+
+async def test_the_learner_is_asked_for_old_probabilities_when_ratios_are_taken_to_its_own(
+    store: Store,
+) -> None:
+    made = context(store)
+    await create(SMALL | {"updates": 1, "correction": [{"name": "tis"}]}).fit(made)
+    ((forest, _),) = learner_of(made).batches
+    assert all(len(tree.old_logprobs) == len(tree) for tree in forest.trees)
+    metrics = made.logged[0][1]
+    assert metrics["sampling/sampling_logp_difference/max"] == 0.5
+    assert metrics["sampling/importance_sampling_ratio/mean"] == pytest.approx(1.6487, abs=1e-4)
+
+
+async def test_roles_keep_their_baselines_over_a_checkpoint(store: Store) -> None:
+    made = context(store)
+    await create(SMALL | {"advantage": "rae"}).fit(made)
+    baselines = made.checkpoints[0][1]["baselines"]
+    assert isinstance(baselines, dict)
+    resumed = context(store, state=made.checkpoints[0][1])
+    await create(SMALL | {"advantage": "rae"}).fit(resumed)
+    assert resumed.logged[-1][1]["baseline/"] == made.logged[-1][1]["baseline/"]
 
 
 @dataclass(frozen=True)

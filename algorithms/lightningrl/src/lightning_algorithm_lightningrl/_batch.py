@@ -1,18 +1,24 @@
-"""From experience to a batch: which calls are trained, with which advantage and weight."""
+"""From experience to a batch: which calls are trained, with which advantages and weights."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable
-from dataclasses import dataclass
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from agentlightning.errors import ConfigError
 from agentlightning.pipeline import INCOMPLETE
-from agentlightning.types import Experience, TokenForest, Trajectory, Transition
-from lightning_algorithm_lightningrl.advantages import Estimator, baselines, is_flat
+from agentlightning.types import Experience, TokenForest
+from lightning_algorithm_lightningrl._advantage import Advantages, Rule, batch_advantages
+from lightning_algorithm_lightningrl._metrics import batch_metrics
+from lightning_algorithm_lightningrl._rollouts import Played, Sampled, played
+from lightning_algorithm_lightningrl.advantages import AdvantageOptions, Compare, Estimator
+from lightning_algorithm_lightningrl.aggregation import Aggregation, SequenceSumNorm, token_weights
+from lightning_algorithm_lightningrl.correction import Correction, combined
+from lightning_algorithm_lightningrl.loss_settings import Kl
 
-TOKEN_BYTES = 4
-"""Size of a packed token id."""
+Weights = dict[str, list[float]]
+"""Of each sampled token, by call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,15 +27,17 @@ class Batch:
 
     Attributes:
         forest: Tokens with advantages and weights.
-        trained: Calls that are trained with an advantage other than 0.
+        trained: Calls that are trained: with an advantage other than 0, unless those of 0 have a gradient too.
         masked: Calls that are left out, by reason: `incomplete`, `unknown_version`, `stale`.
         metrics: Numbers about the rollouts, by the names that TRL uses where it has them.
+        baselines: Of each agent, for the next update (`rae`).
     """
 
     forest: TokenForest
     trained: int
     masked: dict[str, int]
     metrics: dict[str, float]
+    baselines: dict[str, float] = field(default_factory=dict)
 
     @property
     def masked_share(self) -> float:
@@ -37,80 +45,98 @@ class Batch:
         return self.metrics["masked_share"]
 
 
-def make_batch(experience: Experience, *, version: int, estimator: Estimator, std_eps: float) -> Batch:
-    """Gives every call its advantage and each of its tokens a weight.
+def make_batch(
+    experience: Experience,
+    *,
+    version: int,
+    estimator: Estimator | AdvantageOptions,
+    std_eps: float = 1e-6,
+    compare: Compare = Compare.ROLLOUT,
+    aggregation: Aggregation | SequenceSumNorm = Aggregation.ROLLOUT_MEAN,
+    corrections: Sequence[Correction] = (),
+    kl_in_reward: Kl | None = None,
+    max_staleness: int = 0,
+    trains_flat: bool = False,
+    baselines: Mapping[str, float] | None = None,
+) -> Batch:
+    """Gives every sampled token its advantage and its weight.
 
-    Advantages are computed over rollouts, before a call is left out, and broadcast to their calls through the calls'
-    credits. The weight of a token is 1 / (tokens of its rollout x rollouts of the batch): each rollout counts the same,
-    however long it is and over however many calls and agents it is spread. Calls that are masked keep their place in
-    both counts: leaving them out never makes others weigh more. Calls with an advantage of exactly 0 have no gradient,
-    so the learner is spared them.
+    Advantages are computed over rollouts, before a call is left out. Calls that are masked keep their place in all
+    denominators: leaving them out never makes others weigh more. Calls with an advantage of exactly 0 have no gradient,
+    so the learner is spared them, unless something else than the policy loss has one.
 
     Args:
-        experience: As the pipeline made it.
-        version: Policy version that the batch was sampled with; calls of any other are masked.
-        estimator: Formula of the advantages.
+        experience: As the pipeline made it; its forest with `old_logprobs` for corrections, and with
+            `reference_logprobs` for a kl.
+        version: Policy version that is current.
+        estimator: Formula of the advantages, or options of one.
         std_eps: Term beside the standard deviation.
+        compare: Which decisions of a group are compared.
+        aggregation: What counts the same in the loss.
+        corrections: Factors on the weights.
+        kl_in_reward: What is taken out of the returns.
+        max_staleness: Calls further behind are masked.
+        trains_flat: Whether calls with an advantage of 0 are trained.
+        baselines: Of each agent, as the last update left them (`rae`).
 
     Raises:
         ConfigError: The pipeline has left out a stage that this needs.
     """
-    if experience.forest is None:
+    forest = experience.forest
+    if forest is None:
         raise ConfigError(
             "lightningrl learns from a token forest; its pipeline needs the stages group and forest"
         )
-    advantages: dict[str, float] = {}
-    weights: dict[str, float] = {}
+    groups = played(experience, forest=forest, version=version, kl_in_reward=kl_in_reward)
+    rule = Rule(
+        choice=estimator,
+        std_eps=std_eps,
+        compare=compare,
+        kl=kl_in_reward.coefficient if kl_in_reward else 0.0,
+    )
+    advantages, left = batch_advantages(groups, rule=rule, baselines=baselines or {})
     masked = {"incomplete": _incomplete(experience), "unknown_version": 0, "stale": 0}
-    rollouts = sum(len(group.trajectories) for group in experience.groups)
-    for group in experience.groups:
-        returns = [_return(trajectory) for trajectory in group.trajectories]
-        group_baselines = baselines(returns, estimator=estimator, std_eps=std_eps)
-        for trajectory, baseline in zip(group.trajectories, group_baselines, strict=True):
-            calls = _calls(trajectory)
-            tokens = sum(map(_response_tokens, calls))
-            for call in calls:
-                if reason := _staleness(call, version):
-                    masked[reason] += 1
-                elif advantage := baseline.advantage(_credit(call)):
-                    advantages[call.id] = advantage
-                    weights[call.id] = 1.0 / (tokens * rollouts)
+    weights: Weights = {}
+    calls = [[call.tokens for call in rollout.calls] for group in groups for rollout in group]
+    shares = iter(token_weights(calls, aggregation=aggregation))
+    for rollout in (rollout for group in groups for rollout in group):
+        own = zip(rollout.calls, next(shares), _factors(rollout, corrections), strict=True)
+        for call, share, factors in own:
+            if reason := _left_out(call, max_staleness):
+                masked[reason] += 1
+            elif trains_flat or any(advantages[call.id]):
+                weights[call.id] = [share * factor for factor in factors]
     return Batch(
-        forest=experience.forest.assign(advantages=advantages, weights=weights),
-        trained=len(advantages),
+        forest=_filled(forest, advantages=advantages, weights=weights),
+        trained=sum(map(any, weights.values())),
         masked=masked,
-        metrics=_rollout_metrics(experience, masked) | _forest_metrics(experience.forest),
+        metrics=batch_metrics(experience, groups, advantages=advantages, weights=weights, masked=masked),
+        baselines=left,
     )
 
 
-def _return(trajectory: Trajectory) -> float:
-    if trajectory.outcome is None:
-        raise ConfigError(
-            f"rollout {trajectory.rollout.id} has no outcome; lightningrl's pipeline needs the stage rewards"
-        )
-    return trajectory.outcome
+def _factors(rollout: Played, corrections: Sequence[Correction]) -> list[list[float]]:
+    if not corrections:
+        return [[1.0] * call.tokens for call in rollout.calls]
+    return combined([call.log_ratios for call in rollout.calls], corrections=corrections)
 
 
-def _credit(call: Transition) -> float:
-    if call.credit is None:
-        raise ConfigError(f"call {call.id} has no credit; lightningrl's pipeline needs the stage credit")
-    return call.credit
-
-
-def _calls(trajectory: Trajectory) -> list[Transition]:
-    return [transition for transition in trajectory.transitions if transition.tokens is not None]
-
-
-def _response_tokens(call: Transition) -> int:
-    return len(call.tokens.response) // TOKEN_BYTES if call.tokens else 0
-
-
-def _staleness(call: Transition, version: int) -> str:
+def _left_out(call: Sampled, max_staleness: int) -> str:
     """Why a call must not be trained on; empty if it may."""
-    found = call.tokens.version if call.tokens else -1
-    if found < 0:
+    if call.staleness is None:
         return "unknown_version"
-    return "" if found == version else "stale"
+    return "" if 0 <= call.staleness <= max_staleness else "stale"
+
+
+def _filled(forest: TokenForest, *, advantages: Advantages, weights: Weights) -> TokenForest:
+    advantage_N = [array("f", bytes(4 * len(tree))) for tree in forest.trees]
+    weight_N = [array("f", bytes(4 * len(tree))) for tree in forest.trees]
+    for place, tree in enumerate(forest.trees):
+        for call in tree.calls:
+            if call.transition_id in weights:
+                advantage_N[place][call.start : call.stop] = array("f", advantages[call.transition_id])
+                weight_N[place][call.start : call.stop] = array("f", weights[call.transition_id])
+    return forest.with_column("advantages", advantage_N).with_column("weights", weight_N)
 
 
 def _incomplete(experience: Experience) -> int:
@@ -120,35 +146,3 @@ def _incomplete(experience: Experience) -> int:
         for reason, count in report.dropped.items()
         if reason.startswith(INCOMPLETE)
     )
-
-
-def _rollout_metrics(experience: Experience, masked: dict[str, int]) -> dict[str, float]:
-    returns = [[_return(trajectory) for trajectory in group.trajectories] for group in experience.groups]
-    trajectories = [trajectory for group in experience.groups for trajectory in group.trajectories]
-    calls = [call for trajectory in trajectories for call in _calls(trajectory)]
-    found = len(calls) + masked["incomplete"]
-    metrics = {
-        "reward": _mean(value for group in returns for value in group),
-        "reward_std": _mean(statistics.stdev(group) for group in returns if len(group) > 1),
-        "frac_reward_zero_std": _mean(float(is_flat(group)) for group in returns),
-        "groups_of_one": float(sum(len(group) == 1 for group in returns)),
-        "rollouts/scored": float(len(trajectories)),
-        "rollouts/dropped": float(len(experience.episodes) - len(trajectories)),
-        "completions/mean_length": _mean(
-            float(sum(map(_response_tokens, _calls(trajectory)))) for trajectory in trajectories
-        ),
-        "completions/mean_calls": _mean(float(len(_calls(trajectory))) for trajectory in trajectories),
-        "masked_share": sum(masked.values()) / found if found else 0.0,
-    }
-    return metrics | {f"masked/{reason}": float(count) for reason, count in masked.items()}
-
-
-def _forest_metrics(forest: TokenForest) -> dict[str, float]:
-    sizes = {"forest/tokens_in": float(forest.tokens_in), "forest/size": float(forest.size)}
-    mismatches = forest.mismatches.items()
-    return sizes | {f"forest/mismatch/{reason}": float(count) for reason, count in mismatches}
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return statistics.fmean(found) if found else 0.0

@@ -9,7 +9,22 @@ import msgspec
 
 from agentlightning.engine import LossSpec, OptimizerConfig
 from agentlightning.errors import ConfigError
-from lightning_algorithm_lightningrl.advantages import Estimator
+from lightning_algorithm_lightningrl.advantages import AdvantageOptions, Compare, Estimator, estimator_of
+from lightning_algorithm_lightningrl.aggregation import Aggregation, SequenceSumNorm
+from lightning_algorithm_lightningrl.correction import Correction, Level, masks_within
+from lightning_algorithm_lightningrl.loss_settings import (
+    BY_NAME,
+    Drift,
+    Gmpo,
+    Gspo,
+    Kl,
+    Loss,
+    LossName,
+    Placement,
+    PpoClip,
+    Unit,
+    loss_spec,
+)
 from lightning_algorithm_lightningrl.schedules import Schedule
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -18,11 +33,11 @@ NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
-class Loss(StrEnum):
-    """Functions of `losses`."""
+class OldPolicy(StrEnum):
+    """Whose log-probabilities ratios are taken to: what the sampler reported, or the learner's own at the start."""
 
-    PPO_CLIP = "ppo_clip"
-    REINFORCE = "reinforce"
+    SAMPLER = "sampler"
+    LEARNER = "learner"
 
 
 class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +46,7 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         updates: Updates of the weights, each from fresh rollouts.
         tasks_per_update: Tasks (groups) sampled for one update.
-        group_size: Rollouts per task; at least 2 unless `advantage` is `reinforce`.
+        group_size: Rollouts per task; at least 2 unless `advantage` compares no group.
         passes: Optimiser steps over the rollouts of one update; from the second on the loss clips in earnest.
         learning_rate: Peak step size of AdamW; 1e-6 suits full fine-tuning of models of billions of parameters, tiny
             models want 1e-4 and more.
@@ -39,14 +54,23 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
         schedule: What it does after the warm-up: `constant`, or `linear` or `cosine` down to 0 at the end.
         weight_decay: Decoupled weight decay of AdamW.
         max_grad_norm: Gradients are scaled down to this global norm; 0 is off.
-        advantage: `grpo`, `dr_grpo`, `rloo` or `reinforce`; see `advantages`.
-        std_eps: Added to the standard deviation of a group (`grpo`).
-        loss: `ppo_clip` or `reinforce`; see `losses`.
-        clip_low: The ratio of new to old probability is clipped at 1 - clip_low (`ppo_clip`).
-        clip_high: And at 1 + clip_high (`ppo_clip`).
-        dual_clip: Bound on the loss of tokens with negative advantage, in advantages; 0 is off (`ppo_clip`).
+        advantage: Name of an estimator, or a table with its `name` and options; see `advantages`.
+        std_eps: Added to the standard deviation of a group (`grpo`, `gdpo`); 1e-6 unless given.
+        compare: Which decisions of a group are compared: those of the `rollout`, of the same `agent`, or `turn`.
+        loss: Name of a loss, or a table with its `name` and settings; see `loss_settings`.
+        clip_low: For the loss named `ppo_clip`: the ratio is clipped at 1 - clip_low; 0.2 unless given.
+        clip_high: And at 1 + clip_high; 0.28 unless given.
+        dual_clip: And the loss of tokens with negative advantage at so many advantages; 0, which is off, unless given.
+        aggregation: What counts the same in the loss: see `aggregation`; `sequence_sum_norm` is a table with `length`.
+        kl: Pull towards the weights that the run began with; none unless given.
+        entropy: Coefficient of the entropy bonus from sampled tokens; see `losses.regularised`.
+        old_policy: Whose log-probabilities ratios are taken to: `sampler`, or `learner` at the price of a forward pass
+            (decoupled). Unless given, `learner` if there are several passes or a `correction`, else `sampler`.
+        correction: Importance corrections for what sampler and learner disagree on, applied one after the other: tables
+            with the `name` `tis`, `mis`, `icepop`, `geometric` (see `correction`) or `opsm` (see `loss_settings`).
+        max_staleness: Calls that are more policy versions behind than this are never trained.
         max_masked_share: The run stops when a larger share of an update's calls cannot be trained on, because tokens
-            are missing or their policy version is unknown or old.
+            are missing or their policy version is unknown or too old.
         checkpoint_every: Updates between checkpoints; the last one is always saved.
         evaluate_every: Updates between evaluations; 0 evaluates only before and after.
     """
@@ -60,34 +84,84 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
     schedule: Schedule = Schedule.CONSTANT
     weight_decay: NonNegative = 0.0
     max_grad_norm: NonNegative = 1.0
-    advantage: Estimator = Estimator.GRPO
-    std_eps: NonNegative = 1e-6
-    loss: Loss = Loss.PPO_CLIP
-    clip_low: Share = 0.2
-    clip_high: NonNegative = 0.28
-    dual_clip: NonNegative = 0.0
+    advantage: Estimator | AdvantageOptions = Estimator.GRPO
+    std_eps: NonNegative | None = None
+    compare: Compare = Compare.ROLLOUT
+    loss: LossName | Loss = LossName.PPO_CLIP
+    clip_low: Share | None = None
+    clip_high: NonNegative | None = None
+    dual_clip: NonNegative | None = None
+    aggregation: Aggregation | SequenceSumNorm = Aggregation.ROLLOUT_MEAN
+    kl: Kl | None = None
+    entropy: NonNegative = 0.0
+    old_policy: OldPolicy | None = None
+    correction: tuple[Correction | Drift, ...] = ()
+    max_staleness: Count = 0
     max_masked_share: Share = 0.5
     checkpoint_every: Positive = 10
     evaluate_every: Count = 0
 
     def __post_init__(self) -> None:
-        if self.group_size < 2 and self.advantage is not Estimator.REINFORCE:
-            raise ConfigError(
-                f"group_size is {self.group_size}, but advantage {self.advantage.value!r} compares the rollouts of a "
-                "task with each other; take at least 2, or advantage 'reinforce'"
-            )
-        if 0 < self.dual_clip <= 1:
-            raise ConfigError(f"dual_clip is {self.dual_clip!r}; give more than 1 (3 is usual), or 0 for off")
+        self._check_advantage()
+        self._check_loss()
+        self._check_correction()
+
+    @property
+    def estimator(self) -> Estimator:
+        """Name of the advantage."""
+        return estimator_of(self.advantage)
+
+    @property
+    def group_std_eps(self) -> float:
+        """Term beside the standard deviation of a group."""
+        return 1e-6 if self.std_eps is None else self.std_eps
+
+    @property
+    def kl_in_reward(self) -> Kl | None:
+        """The divergence that is taken out of the returns."""
+        return self.kl if self.kl and self.kl.placement is Placement.REWARD else None
+
+    @property
+    def loss_settings(self) -> Loss:
+        """The loss with its settings."""
+        if self.loss is LossName.PPO_CLIP:
+            return PpoClip(**self._named_clip)
+        if isinstance(self.loss, LossName):
+            return BY_NAME[self.loss]()
+        return self.loss
+
+    @property
+    def drift(self) -> Drift | None:
+        """The correction that moves with the weights, so that the loss applies it."""
+        return next((each for each in self.correction if isinstance(each, Drift)), None)
+
+    @property
+    def corrections(self) -> tuple[Correction, ...]:
+        """The corrections that are factors on the weights of tokens."""
+        return tuple(each for each in self.correction if not isinstance(each, Drift))
+
+    @property
+    def asks_learner(self) -> bool:
+        """Whether ratios are taken to the learner's own log-probabilities."""
+        if self.old_policy is None:
+            return self.passes > 1 or bool(self.correction)
+        return self.old_policy is OldPolicy.LEARNER
+
+    @property
+    def trains_flat(self) -> bool:
+        """Whether tokens of advantage 0 have a gradient, or a part in the ratio of others."""
+        in_loss = self.kl is not None and self.kl_in_reward is None
+        settings = self.loss_settings
+        return (
+            in_loss
+            or self.entropy > 0
+            or (isinstance(settings, Gspo | Gmpo) and settings.unit is Unit.ROLLOUT)
+        )
 
     @property
     def loss_spec(self) -> LossSpec:
         """The loss as the learner takes it."""
-        clip = {"clip_low": self.clip_low, "clip_high": self.clip_high, "dual_clip": self.dual_clip}
-        return LossSpec(
-            name=self.loss.value,
-            target=f"lightning_algorithm_lightningrl.losses:{self.loss.value}",
-            params=dict(clip) if self.loss is Loss.PPO_CLIP else {},
-        )
+        return loss_spec(self.loss_settings, kl=self.kl, entropy=self.entropy, drift=self.drift)
 
     def optimizer(self, update: int) -> OptimizerConfig:
         """The optimiser's settings at an update, from 0."""
@@ -97,3 +171,71 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
             weight_decay=self.weight_decay,
             max_grad_norm=self.max_grad_norm,
         )
+
+    @property
+    def _named_clip(self) -> dict[str, float]:
+        named = {"clip_low": self.clip_low, "clip_high": self.clip_high, "dual_clip": self.dual_clip}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def _check_advantage(self) -> None:
+        name = self.estimator.value
+        if self.group_size < 2 and self.estimator.needs_group:
+            raise ConfigError(
+                f"group_size is {self.group_size}, but advantage {name!r} compares the rollouts of a "
+                "task with each other; take at least 2, or advantage 'reinforce'"
+            )
+        if self.std_eps is not None and not self.estimator.divides:
+            raise ConfigError(
+                f"std_eps is {self.std_eps!r}, but advantage {name!r} divides by no deviation; leave it out"
+            )
+        if self.compare is not Compare.ROLLOUT and (
+            not self.estimator.needs_group or self.estimator is Estimator.GDPO
+        ):
+            raise ConfigError(
+                f"compare is {self.compare.value!r}, but advantage {name!r} compares no decisions of a group; "
+                "leave it out, or take an advantage such as 'grpo'"
+            )
+        if self.estimator is Estimator.GDPO and self.kl and self.kl.placement is Placement.REWARD:
+            raise ConfigError(
+                "advantage 'gdpo' normalises each dimension of the outcome by itself, so that a kl in the reward has "
+                "no place; put it in the loss"
+            )
+
+    def _check_loss(self) -> None:
+        if given := self._named_clip:
+            if self.loss is not LossName.PPO_CLIP:
+                asked = self.loss.value if isinstance(self.loss, LossName) else self.loss.name.value
+                raise ConfigError(
+                    f"{', '.join(given)} beside loss = … belongs to the loss named 'ppo_clip', and the loss is "
+                    f'{asked!r}; give its settings with it: loss = {{name = "{asked}", …}}'
+                )
+            PpoClip(**given)
+        if self.aggregation is Aggregation.SEQUENCE_SUM_NORM:
+            raise ConfigError(
+                "aggregation 'sequence_sum_norm' divides by a constant length; give it, such as the most tokens of a "
+                'rollout: aggregation = {name = "sequence_sum_norm", length = 1024}'
+            )
+
+    def _check_correction(self) -> None:
+        drifts = sum(isinstance(each, Drift) for each in self.correction)
+        settings = self.loss_settings
+        if drifts > 1:
+            raise ConfigError(f"correction has {drifts} times 'opsm'; one is enough")
+        if self.corrections and not self.asks_learner:
+            raise ConfigError(
+                "old_policy 'sampler' takes ratios to what the sampler reported, which corrects for it already; a "
+                "correction on top would count it twice. Take old_policy 'learner', or leave correction out "
+                "(loss 'cispo_cap' is truncated importance sampling in one step)"
+            )
+        if not isinstance(settings, Gspo | Gmpo):
+            return
+        if self.drift and self.drift.unit is not settings.unit:
+            raise ConfigError(
+                f"loss {settings.name.value!r} compares each {settings.unit.value} and correction 'opsm' each "
+                f"{self.drift.unit.value}; give both the same unit"
+            )
+        if parts := list(masks_within(self.corrections, unit=Level(settings.unit.value))):
+            raise ConfigError(
+                f"loss {settings.name.value!r} has one ratio for each {settings.unit.value}, of which "
+                f"{parts[0]!r} could reject a part; take level {settings.unit.value!r}, or 'tis', which rejects nothing"
+            )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from agentlightning.algorithm import TrainingContext
 from agentlightning.config import decode_params
-from agentlightning.engine import InferenceEngine, Learner
+from agentlightning.engine import InferenceEngine, Learner, ReferenceLearner
 from agentlightning.errors import ConfigError, EngineError
-from agentlightning.types import Json
+from agentlightning.types import Experience, Json
 from lightning_algorithm_lightningrl._batch import Batch, make_batch
 from lightning_algorithm_lightningrl._config import LightningRLConfig
 
@@ -31,14 +32,16 @@ class LightningRL:
         """Evaluates, trains for `updates` steps from wherever the last checkpoint was, and evaluates again.
 
         Raises:
-            ConfigError: There are no training tasks, or nothing that learns.
+            ConfigError: There are no training tasks, nothing that learns, or no reference for a kl.
             EngineError: Too many calls of an update cannot be trained on.
             NumericalError: The loss or a gradient is not finite; the learner has saved the batch.
         """
         config = self.config
-        engine, learner = _model(context)
+        engine, learner = _model(context, config)
         step = int(str(context.state.get("step", 0)))
         tokens = int(str(context.state.get("num_tokens", 0)))
+        length = float(str(context.state.get("length", 0.0)))
+        baselines = _baselines(context.state)
         if context.val and not context.state:
             await context.evaluate(label="before", step=0)
         await context.phase(self.name, total=config.updates - step)
@@ -49,15 +52,30 @@ class LightningRL:
             tasks = choose_tasks(context.train, count=config.tasks_per_update, step=step, seed=context.seed)
             rollouts = await context.rollouts(tasks, samples=config.group_size, step=step)
             experience = await context.experience(rollouts, step=step)
+            experience = await _scored(experience, learner, config)
             batch = make_batch(
-                experience, version=version, estimator=config.advantage, std_eps=config.std_eps
+                experience,
+                version=version,
+                estimator=config.advantage,
+                std_eps=config.group_std_eps,
+                compare=config.compare,
+                aggregation=config.aggregation,
+                corrections=config.corrections,
+                kl_in_reward=config.kl_in_reward,
+                max_staleness=config.max_staleness,
+                trains_flat=config.trains_flat,
+                baselines=baselines,
             )
             _check_masked(batch, config.max_masked_share, step=step)
             tokens += batch.forest.tokens_in
+            baselines = batch.baselines
+            length = length or batch.metrics["completions/mean_length"]
 
             # learn: gradients over every trained token, then new weights while no call is in flight
             optimizer = config.optimizer(step)
             metrics = batch.metrics | {"version": float(version), "learning_rate": optimizer.learning_rate}
+            metrics |= {"completions/length_drift": _drift(metrics["completions/mean_length"], length)}
+            metrics |= {f"baseline/{agent}": value for agent, value in baselines.items()}
             if batch.trained:
                 metrics |= await learner.forward_backward(batch.forest, config.loss_spec)
                 async with context.weight_update():
@@ -72,7 +90,8 @@ class LightningRL:
 
             step += 1
             if step % config.checkpoint_every == 0 or step == config.updates:
-                await context.checkpoint(step, {"step": step, "num_tokens": tokens})
+                state = {"step": step, "num_tokens": tokens, "length": length, "baselines": dict(baselines)}
+                await context.checkpoint(step, state)
             if config.evaluate_every and context.val and step % config.evaluate_every == 0:
                 await context.evaluate(label="val", step=step)
 
@@ -93,13 +112,30 @@ def choose_tasks(tasks: Sequence[Json], *, count: int, step: int, seed: int) -> 
     return chosen
 
 
-def _model(context: TrainingContext) -> tuple[InferenceEngine, Learner]:
+async def _scored(experience: Experience, learner: Learner, config: LightningRLConfig) -> Experience:
+    """The experience with what the learner's own weights, and those the run began with, say of its tokens."""
+    if experience.forest is None:
+        return experience
+    forest = experience.forest
+    if config.asks_learner:
+        forest = forest.with_column("old_logprobs", await learner.logprobs(forest))
+    if config.kl is not None and isinstance(learner, ReferenceLearner):
+        forest = forest.with_column("reference_logprobs", await learner.reference_logprobs(forest))
+    return replace(experience, forest=forest)
+
+
+def _model(context: TrainingContext, config: LightningRLConfig) -> tuple[InferenceEngine, Learner]:
     if context.engine is None or context.learner is None:
         raise ConfigError(
             "lightningrl trains weights, and this run has no engine that learns; add one, such as --engine torch"
         )
     if not context.train:
         raise ConfigError("lightningrl has no training tasks; give some (train=… or --train FILE)")
+    if config.kl is not None and not isinstance(context.learner, ReferenceLearner):
+        raise ConfigError(
+            f"kl pulls towards the weights that the run began with, which {type(context.learner).__name__} does not "
+            "keep; take an engine whose learner has reference_logprobs, or leave kl out"
+        )
     return context.engine, context.learner
 
 
@@ -109,6 +145,16 @@ def _check_masked(batch: Batch, limit: float, *, step: int) -> None:
             f"{batch.masked_share:.0%} of the calls of update {step} cannot be trained on ({batch.masked!r}), more "
             f"than max_masked_share={limit!r} allows; `agl doctor` names the first of them and the remedy"
         )
+
+
+def _baselines(state: Mapping[str, Json]) -> dict[str, float]:
+    found = state.get("baselines")
+    return {agent: float(str(value)) for agent, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _drift(length: float, first: float) -> float:
+    """How much longer rollouts are than in the run's first update; 0.5 is half as long again."""
+    return length / first - 1.0 if first else 0.0
 
 
 def _nothing(batch: Batch, *, step: int) -> str:

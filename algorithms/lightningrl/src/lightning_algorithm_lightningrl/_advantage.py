@@ -1,0 +1,204 @@
+"""Advantages of a whole batch: what is compared with what, and what is whitened over all of it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from agentlightning.errors import ConfigError
+from lightning_algorithm_lightningrl._rollouts import Played, Sampled
+from lightning_algorithm_lightningrl.advantages import (
+    DEFAULTS,
+    AdvantageOptions,
+    Compare,
+    Estimator,
+    Gae,
+    Gdpo,
+    Rae,
+    ReinforcePp,
+    gdpo_advantages,
+    group_advantages,
+    rae_advantages,
+)
+from lightning_algorithm_lightningrl.returns import discounted_returns, gae, step_rewards, whiten
+
+Groups = Sequence[Sequence[Played]]
+Advantages = dict[str, list[float]]
+"""Of each sampled token, by call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """How advantages are made.
+
+    Attributes:
+        choice: The estimator, or one with its options.
+        std_eps: Term beside the standard deviation of a group.
+        compare: Which decisions of a group are compared.
+        kl: Coefficient of the divergences that are taken out of the returns.
+    """
+
+    choice: Estimator | AdvantageOptions
+    std_eps: float = 1e-6
+    compare: Compare = Compare.ROLLOUT
+    kl: float = 0.0
+
+
+def batch_advantages(
+    groups: Groups, *, rule: Rule, baselines: Mapping[str, float]
+) -> tuple[Advantages, dict[str, float]]:
+    """Advantages of every call, masked ones included: nothing is dropped before rollouts are compared.
+
+    Args:
+        groups: All rollouts.
+        rule: How.
+        baselines: Of each agent, as the last update left them (`rae`).
+
+    Returns:
+        Advantages, and the baselines for the next update.
+
+    Raises:
+        ConfigError: The experience lacks what the estimator needs.
+    """
+    match DEFAULTS.get(rule.choice, rule.choice) if isinstance(rule.choice, Estimator) else rule.choice:
+        case Gdpo(weights=weights):
+            return _by_dimension(groups, weights=weights, rule=rule), dict(baselines)
+        case Rae(decay=decay):
+            return _by_role(groups, decay=decay, rule=rule, baselines=baselines)
+        case Gae() as options:
+            return _by_critic(groups, options=options, rule=rule), dict(baselines)
+        case ReinforcePp(gamma=gamma):
+            return _by_token(groups, gamma=gamma, rule=rule), dict(baselines)
+        case Estimator() as estimator:
+            return _by_group(groups, estimator=estimator, rule=rule), dict(baselines)
+
+
+def _by_group(groups: Groups, *, estimator: Estimator, rule: Rule) -> Advantages:
+    found: Advantages = {}
+    for rollouts in groups:
+        for part in _compared(rollouts, rule.compare):
+            credits_ = [_credits(rollout, calls, rule) for rollout, calls in part]
+            tokens = [sum(call.tokens for call in calls) for _, calls in part]
+            own = group_advantages(credits_, estimator=estimator, std_eps=rule.std_eps, tokens=tokens)
+            for (_, calls), values in zip(part, own, strict=True):
+                found |= {call.id: [value] * call.tokens for call, value in zip(calls, values, strict=False)}
+    return _whitened(found) if estimator is Estimator.REINFORCE_PP_BASELINE else found
+
+
+def _compared(rollouts: Sequence[Played], compare: Compare) -> list[list[tuple[Played, list[Sampled]]]]:
+    """The calls that are compared with each other, by rollout."""
+    if compare is Compare.ROLLOUT:
+        return [[(rollout, list(rollout.calls)) for rollout in rollouts]]
+    keys = {_key(call, compare): None for rollout in rollouts for call in rollout.calls}
+    return [
+        [
+            (rollout, own)
+            for rollout in rollouts
+            if (own := [call for call in rollout.calls if _key(call, compare) == key])
+        ]
+        for key in keys
+    ]
+
+
+def _key(call: Sampled, compare: Compare) -> str | tuple[str, int]:
+    return call.agent if compare is Compare.AGENT else (call.agent, call.turn)
+
+
+def _credits(rollout: Played, calls: Sequence[Sampled], rule: Rule) -> list[float]:
+    """Of the calls; a rollout none of whose calls is known still counts in its group, with its return."""
+    return [_credit(rollout, call, rule) for call in calls] or [rollout.outcome]
+
+
+def _credit(rollout: Played, call: Sampled, rule: Rule) -> float:
+    """A call's credit, less the divergence of its whole rollout."""
+    return call.credit - rule.kl * sum(sum(each.divergence) for each in rollout.calls)
+
+
+def _by_dimension(groups: Groups, *, weights: Mapping[str, float], rule: Rule) -> Advantages:
+    rollouts = [rollout for group in groups for rollout in group]
+    names = {name for rollout in rollouts for name in rollout.outcomes} | weights.keys()
+    for rollout in rollouts:
+        if missing := names - rollout.outcomes.keys():
+            raise ConfigError(
+                f"advantage 'gdpo' compares each dimension of the outcome, and a rollout has no "
+                f"{sorted(missing)!r} "
+                f"but {sorted(rollout.outcomes)!r}; let every grader score every rollout, or name other weights"
+            )
+        if any(call.credit != rollout.outcome for call in rollout.calls):
+            raise ConfigError(
+                "advantage 'gdpo' is one of whole outcomes, and the credit stage gives calls another credit; take "
+                "credit mode 'outcome' or another advantage"
+            )
+    outcomes = [[rollout.outcomes for rollout in group] for group in groups]
+    found = gdpo_advantages(outcomes, weights=weights, std_eps=rule.std_eps)
+    return {
+        call.id: [value] * call.tokens
+        for group, values in zip(groups, found, strict=True)
+        for rollout, value in zip(group, values, strict=True)
+        for call in rollout.calls
+    }
+
+
+def _by_role(
+    groups: Groups, *, decay: float, rule: Rule, baselines: Mapping[str, float]
+) -> tuple[Advantages, dict[str, float]]:
+    roles = [
+        (agent, [(call, _credit(rollout, call, rule)) for call in rollout.calls if call.agent == agent])
+        for group in groups
+        for rollout in group
+        for agent in dict.fromkeys(call.agent for call in rollout.calls)
+    ]
+    returns = [(agent, statistics.fmean(credit for _, credit in calls)) for agent, calls in roles]
+    values, left = rae_advantages(returns, baselines=baselines, decay=decay)
+    found = {
+        call.id: [value + credit - mean] * call.tokens
+        for (_, calls), (_, mean), value in zip(roles, returns, values, strict=True)
+        for call, credit in calls
+    }
+    return found, left
+
+
+def _by_critic(groups: Groups, *, options: Gae, rule: Rule) -> Advantages:
+    found: Advantages = {}
+    for rollout in (rollout for group in groups for rollout in group):
+        values = [_value(call) for call in rollout.calls]
+        rewards = step_rewards([call.credit for call in rollout.calls], gamma=options.gamma)
+        rewards = [
+            reward - rule.kl * sum(call.divergence)
+            for reward, call in zip(rewards, rollout.calls, strict=True)
+        ]
+        own = gae(rewards, values=values, gamma=options.gamma, lam=options.lam)
+        found |= {call.id: [value] * call.tokens for call, value in zip(rollout.calls, own, strict=True)}
+    return _whitened(found) if options.whiten else found
+
+
+def _value(call: Sampled) -> float:
+    if call.value is None:
+        raise ConfigError(
+            f"advantage 'gae' compares with what a critic expected, and call {call.id} has no value; take credit mode "
+            "'critic', or another advantage"
+        )
+    return call.value
+
+
+def _by_token(groups: Groups, *, gamma: float, rule: Rule) -> Advantages:
+    found: Advantages = {}
+    for rollout in (rollout for group in groups for rollout in group):
+        rewards: list[float] = []
+        ends = step_rewards([call.credit for call in rollout.calls], gamma=1.0)
+        for call, end in zip(rollout.calls, ends, strict=True):
+            own = [-rule.kl * apart for apart in call.divergence] or [0.0] * call.tokens
+            if own:
+                own[-1] += end
+            rewards += own
+        returns = iter(discounted_returns(rewards, gamma=gamma))
+        found |= {call.id: [next(returns) for _ in range(call.tokens)] for call in rollout.calls}
+    return _whitened(found)
+
+
+def _whitened(found: Advantages) -> Advantages:
+    """Mean 0 and deviation 1 over all tokens of the batch."""
+    flat = [value for values in found.values() for value in values]
+    whitened = iter(whiten(flat, counts=[1.0] * len(flat)))
+    return {name: [next(whitened) for _ in values] for name, values in found.items()}
