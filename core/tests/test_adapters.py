@@ -42,7 +42,7 @@ class ToyAdapter(SdkAdapter):
 
 class DateAdapter(InstrumentorAdapter):
     name = "dates"
-    accepted: ClassVar[tuple[str, ...]] = ("datetime:date", "datetime:time")
+    accepted = ("datetime:date", "datetime:time")
 
 
 def test_capture_starts_from_below_and_ends_from_above() -> None:

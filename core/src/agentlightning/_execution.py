@@ -50,8 +50,8 @@ class Execution:
             for adapter in self._adapters:
                 agent = bindings.enter_context(adapter.bind(agent, context))
             function = self._owner.as_function(agent) if self._owner else cast("AgentFunction", agent)
-            if inspect.iscoroutinefunction(function):
-                return await function(task)
+            if any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
+                return await cast("Awaitable[Json]", function(task))
             result = await asyncio.get_running_loop().run_in_executor(
                 self._threads, copy_context().run, function, task
             )

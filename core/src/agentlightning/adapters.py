@@ -50,7 +50,7 @@ class InstrumentorAdapter:
     """
 
     name: str
-    accepted: ClassVar[Sequence[str]] = ()
+    accepted: Sequence[str] = ()
 
     def __init__(self, instrumentor: Callable[[], Instrumentor], *, below: Sequence[Adapter] = ()) -> None:
         self._make_instrumentor = instrumentor

@@ -52,11 +52,14 @@ class Adapter(Protocol):
 
     Attributes:
         name: Name of its spec.
-        accepted: The classes whose objects it can call, as import strings such as `crewai:Crew`; none for an SDK.
     """
 
     name: str
-    accepted: Sequence[str]
+
+    @property
+    def accepted(self) -> Sequence[str]:
+        """The classes whose objects it can call, as import strings such as `crewai:Crew`; none for an SDK."""
+        ...
 
     def instrument(self, tracer_provider: TracerProvider) -> None:
         """Starts capture in this process; calling it again does nothing."""

@@ -259,9 +259,8 @@ class Runner:
                 output = await self._execution.call(rollout.task, context=context)
                 rewards = await grade(self._graders, task=rollout.task, output=output)
         except TimeoutError as error:
-            failure = _failure(
-                error, FailureClass.TIMED_OUT, f"took longer than {rollout.config.timeout_s} s"
-            )
+            told = str(error) or f"took longer than {rollout.config.timeout_s} s"
+            failure = _failure(error, FailureClass.TIMED_OUT, told)
         except InvalidReward as error:
             failure = _failure(error, FailureClass.AGENT_ERROR, str(error))
         except Exception as error:  # noqa: BLE001 - an agent may raise anything; it is the attempt's failure

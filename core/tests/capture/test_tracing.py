@@ -119,6 +119,20 @@ def test_structure_comes_back_and_foreign_values_become_json(
     }
 
 
+def test_events_are_kept_but_for_stack_traces(
+    make_rollout: Make, sink: Any, provider: TracerProvider
+) -> None:
+    with in_rollout(make_rollout()):
+        span = provider.get_tracer("t").start_span("x")
+        span.add_event("gen_ai.user.message", {"content": "hello"}, timestamp=7)
+        span.record_exception(ValueError("bad"), timestamp=8)
+        span.end()
+    message, failure = sink.spans[0].attributes["agl.events"]
+    assert message == {"name": "gen_ai.user.message", "time_ns": 7, "attributes": {"content": "hello"}}
+    assert failure["attributes"]["exception.message"] == "bad"
+    assert "exception.stacktrace" not in failure["attributes"]
+
+
 def test_an_error_status_is_kept(make_rollout: Make, sink: Any, provider: TracerProvider) -> None:
     with in_rollout(make_rollout()):
         span = provider.get_tracer("t").start_span("x")

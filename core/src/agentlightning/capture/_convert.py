@@ -41,6 +41,7 @@ _STATUS: Final = {
     StatusCode.OK: SpanStatus.OK,
     StatusCode.ERROR: SpanStatus.ERROR,
 }
+_STACK: Final = "exception.stacktrace"
 _OWN_FIELDS: Final = frozenset({semconv.ROLLOUT_ID, semconv.ATTEMPT_ID, semconv.OPERATION})
 
 
@@ -52,6 +53,9 @@ def to_span(found: ReadableSpan, context: RolloutContext) -> Span:
     operation = str(attributes.get(semconv.OPERATION) or semconv.OPERATION_OTHER)
     agent = attributes.get(semconv.AGENT_NAME)
     failed = found.status.status_code is StatusCode.ERROR
+    kept = {key: _value(key, value) for key, value in attributes.items() if key not in _OWN_FIELDS}
+    if events := _events(found):
+        kept[semconv.EVENTS] = events
     return Span(
         rollout_id=context.rollout_id,
         attempt_id=context.attempt_id,
@@ -66,8 +70,23 @@ def to_span(found: ReadableSpan, context: RolloutContext) -> Span:
         end_ns=found.end_time or found.start_time or 0,
         status=_STATUS[found.status.status_code],
         error=(found.status.description or str(attributes.get(semconv.ERROR_TYPE, ""))) if failed else None,
-        attributes={key: _value(key, value) for key, value in attributes.items() if key not in _OWN_FIELDS},
+        attributes=kept,
     )
+
+
+def _events(found: ReadableSpan) -> list[Json]:
+    """What happened during the span, without stack traces; rewards are told by spans of their own."""
+    return [
+        {
+            "name": event.name,
+            "time_ns": event.timestamp,
+            "attributes": {
+                key: _plain(value) for key, value in (event.attributes or {}).items() if key != _STACK
+            },
+        }
+        for event in found.events
+        if semconv.REWARD_SOURCE not in (event.attributes or {})
+    ]
 
 
 def _source(found: ReadableSpan, operation: str) -> SpanSource:

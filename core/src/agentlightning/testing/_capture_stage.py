@@ -92,7 +92,9 @@ class CaptureStage:
         model: str | None = None,
     ) -> RolloutContext:
         """A rollout `r-NAME` with the attempt `NAME`, the key `key-NAME`, and the stage's model or another."""
-        endpoint = Endpoint(base_url=self.llm.base_url, api_key=f"key-{name}", model=model or self.endpoint_model)
+        endpoint = Endpoint(
+            base_url=self.llm.base_url, api_key=f"key-{name}", model=model or self.endpoint_model
+        )
         return RolloutContext(
             rollout_id=f"r-{name}",
             attempt_id=name,

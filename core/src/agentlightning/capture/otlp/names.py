@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from agentlightning import semconv
+
 SPAN_ID: Final = "agl.span.id"
 """Id of a span that is not 16 hex digits; the OTLP field has a digest of it."""
 TRACE_ID: Final = "agl.trace.id"
@@ -48,7 +50,7 @@ JSON_KEYS: Final = "agl.json"
 ESCAPE: Final = "agl.attribute."
 """Prefix of an attribute whose own name is one of those that stand for something else here."""
 
-EVENTS: Final = "agl.events"
+EVENTS: Final = semconv.EVENTS
 """Events of the span: a list of `name`, `time_ns` and `attributes`."""
 NOTES: Final = "agl.notes"
 """What was changed of a span on its way in: clamped, cut or dropped."""
