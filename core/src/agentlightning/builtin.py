@@ -96,6 +96,11 @@ def agl_register_resources() -> Sequence[ResourceSpec]:
         ),
         ResourceSpec(name="model", target="agentlightning.types:ModelEndpoint", summary="a model to talk to"),
         ResourceSpec(name="weights", target="agentlightning.types:Weights", summary="model weights on disk"),
+        ResourceSpec(
+            name="decision_policy",
+            target="agentlightning.types:DecisionPolicy",
+            summary="what agl.decide chooses by",
+        ),
     ]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar, cast
 
@@ -21,6 +21,7 @@ from agentlightning import semconv
 from agentlightning.capture import RolloutContext, current_rollout
 from agentlightning.capture._convert import SCOPE
 from agentlightning.capture._plain import to_json
+from agentlightning.decisions import decide
 from agentlightning.errors import NotFound
 from agentlightning.types import (
     PromptTemplate,
@@ -43,7 +44,6 @@ __all__ = [
     "resource",
 ]
 
-_Option = TypeVar("_Option")
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
 _Attributes = dict[str, str | bool | float]
@@ -123,35 +123,6 @@ def emit_reward(
         place = rewarded if rewarded is not None and rewarded.is_recording() else span
         place.add_event(EVALUATION_EVENT, attributes)
         span.end()
-
-
-def decide(name: str, options: Sequence[_Option], *, context: object = None) -> _Option:
-    """A decision point that can be learned: returns one of the options.
-
-    Args:
-        name: What is decided, stable over runs.
-        options: What there is to choose from; the first is the default.
-        context: What the decision depends on.
-
-    Raises:
-        ValueError: There are no options.
-        TypeError: Inside a rollout, options or context cannot be expressed as JSON.
-    """
-    if not options:
-        raise ValueError(f"decide({name!r}) has no options; give at least the default one")
-    index, propensity = _choose()
-    if current_rollout() is not None:
-        attributes: _Attributes = {
-            semconv.OPERATION: semconv.OPERATION_DECISION,
-            semconv.DECISION_NAME: name,
-            semconv.DECISION_OPTIONS: to_json(list(options), path="options"),
-            semconv.DECISION_CHOICE: to_json(options[index], path="choice"),
-            semconv.DECISION_PROPENSITY: propensity,
-        }
-        if context is not None:
-            attributes[semconv.STATE] = to_json(context, path="context")
-        _point(f"decide {name}", attributes)
-    return options[index]
 
 
 def resource(name: str) -> Resource:
@@ -263,11 +234,6 @@ def _emit(name: str, kind: str, key: str, value: object) -> None:
 def _point(name: str, attributes: _Attributes) -> None:
     """A span without extent."""
     _tracer().start_span(name, attributes=attributes).end()
-
-
-def _choose() -> tuple[int, float]:
-    """Index of the chosen option and its probability; without a policy the first is certain."""
-    return 0, 1.0
 
 
 def _tracer() -> Tracer:

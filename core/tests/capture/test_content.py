@@ -135,3 +135,14 @@ def test_a_call_is_known_by_its_scope_and_operation() -> None:
     with provider.get_tracer("mine").start_as_current_span("s", attributes=chat):
         assert inside_call("mine")
         assert not inside_call("other")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"half": "\ud800"}, {"half": "\ud800"}),
+        ({"large": 2**70}, {"large": 2**70}),
+    ],
+)
+def test_what_the_fast_encoder_refuses_is_told_as_far_as_it_goes(value: Any, expected: Any) -> None:
+    assert json.loads(to_text(value)) == expected

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 import sqlite3
 import threading
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -50,6 +52,29 @@ async def test_a_lone_write_takes_no_detour_and_a_crowd_is_committed_by_the_thre
         await asyncio.gather(*(store.rollouts.enqueue([RolloutRequest(task=0)]) for _ in range(64)))
         assert ids.threads == {"agl-store-writer"}
         assert (await store.rollouts.list(limit=1)).items
+
+
+@pytest.mark.parametrize("slow_s", [0.0, 0.002])
+async def test_a_task_that_writes_on_and_on_leaves_others_their_turn(tmp_path: Path, slow_s: float) -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def new_id() -> str:
+        time.sleep(slow_s)  # a slow disk
+        return secrets.token_hex(8)
+
+    async with SqliteStore(tmp_path / "store.db", new_id=new_id) as store:
+        waiting = asyncio.create_task(other())
+        deadline = time.monotonic() + 0.1
+        while time.monotonic() < deadline:
+            await store.rollouts.enqueue([RolloutRequest(task=0)])
+        waiting.cancel()
+    assert turns > 3
 
 
 async def test_with_durability_full_no_event_loop_waits_for_the_disk(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def at_work(package: str, instrumentor: str) -> bool:
     """Whether an instrumentor of a package instruments this process; a package that is not loaded has none that does.
 
     Args:
-        package: Where it is exported, such as `lightning_adapter_openai`.
+        package: Import name of the package that exports it.
         instrumentor: Name of its class.
     """
     found = sys.modules.get(package)

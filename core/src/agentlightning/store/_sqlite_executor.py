@@ -19,6 +19,7 @@ from agentlightning.store._sqlite_reader import Overdue, Reader
 from agentlightning.store._sqlite_writer import Order, Writer
 from agentlightning.store._unit import Operation, Result
 
+_PAUSE_S: Final = 0.0005
 _TURN_S: Final = 0.002  # a task may write on in its event loop before others get their turn
 
 
@@ -43,7 +44,7 @@ class SqliteExecutor:
         self._new_id = new_id
         self._lock = threading.Lock()
         self._users = 0
-        self._give_way_at = 0.0
+        self._give_way_at = self._wrote_at = 0.0
         self._process = os.getpid()
         self._writer: Writer | None = None
         self._reader: Reader | None = None
@@ -89,9 +90,10 @@ class SqliteExecutor:
         if writer is None:
             raise self._closed()
         abandoned = None if undo is None else lambda result: _undo(writer.jobs, undo(cast("Result", result)))
+        began = time.monotonic()
         if light and (done := writer.run_here(operation, caller=asyncio.current_task())) is not None:
             try:
-                await self._give_way()
+                await self._give_way(began)
             except asyncio.CancelledError:
                 if abandoned is not None and done.error is None:
                     abandoned(done.result)
@@ -112,9 +114,12 @@ class SqliteExecutor:
             except Overdue:
                 await self.write(lambda unit: unit.swept)
 
-    async def _give_way(self) -> None:
+    async def _give_way(self, began: float) -> None:
         """Lets a loop that is full of such writes get to its other tasks, not at each, as that is a system call."""
         now = time.monotonic()
+        if began - self._wrote_at > _PAUSE_S:  # between two writes the others had theirs
+            self._give_way_at = began + _TURN_S
+        self._wrote_at = now
         if now >= self._give_way_at:
             self._give_way_at = now + _TURN_S
             await asyncio.sleep(0)

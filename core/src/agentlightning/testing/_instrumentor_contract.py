@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -41,7 +42,8 @@ from importlib.metadata import entry_points
 entry.load()().instrument()
 """
 _TELL: Final = """
-print(json.dumps([[span.name, sorted(span.attributes or ())] for span in exporter.get_finished_spans()]))
+with open(sys.argv[3], "w") as file:  # frameworks print what they like
+    json.dump({span.name: sorted(span.attributes or ()) for span in exporter.get_finished_spans()}, file)
 """
 
 
@@ -119,14 +121,15 @@ class InstrumentorContract:
         # Those of other frameworks that happen to be installed would import these, too: that takes long.
         others = {entry.name for entry in entry_points(group=_GROUP)} - {self.entry_point, *self.beside}
         settings["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"] = ",".join(sorted(others))
-        with ScriptedLLM(self.replies) as llm:
+        with ScriptedLLM(self.replies) as llm, tempfile.TemporaryDirectory() as folder:
+            told = Path(folder, "spans.json")
             done = subprocess.run(
-                [*command, "-c", before + self.program + _TELL, llm.base_url, self.entry_point],
+                [*command, "-c", before + self.program + _TELL, llm.base_url, self.entry_point, str(told)],
                 env={**os.environ, **settings, _CONTENT: content},
                 capture_output=True,
                 text=True,
                 check=False,
                 timeout=240,
             )
-        assert done.returncode == 0, done.stderr
-        return dict(json.loads(done.stdout.splitlines()[-1]))
+            assert done.returncode == 0, done.stderr
+            return dict(json.loads(told.read_bytes()))

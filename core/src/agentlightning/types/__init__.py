@@ -1,5 +1,6 @@
 """The nouns of the system, as frozen msgspec structs."""
 
+from agentlightning.types._decision import DecisionPolicy, pack_weights
 from agentlightning.types._experience import (
     Call,
     Drop,
@@ -68,6 +69,7 @@ __all__ = [
     "ChatExample",
     "Checkpoint",
     "Completion",
+    "DecisionPolicy",
     "Drop",
     "Episode",
     "Experience",
@@ -111,6 +113,7 @@ __all__ = [
     "check_rewards",
     "pack_floats",
     "pack_ints",
+    "pack_weights",
     "reward_attributes",
     "reward_of",
     "reward_span",

@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
+from agentlightning.types._decision import DecisionPolicy
 from agentlightning.types._rollout import Json
 
 
@@ -116,7 +117,7 @@ class ResourceRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 BUILTIN_KINDS: dict[str, type[Resource]] = {
-    kind.kind: kind for kind in (PromptTemplate, ModelEndpoint, Weights)
+    kind.kind: kind for kind in (PromptTemplate, ModelEndpoint, Weights, DecisionPolicy)
 }
 
 
