@@ -76,6 +76,7 @@ TOKENS = st.builds(
     version=st.integers(-1, 2**63 - 1),
     incomplete=TEXT,
     finish_reason=TEXT,
+    versions=st.just(b"") | st.binary(max_size=5).map(lambda data: data * 4),
 )
 
 

@@ -110,9 +110,14 @@ def test_an_instrumentor_of_a_package_that_is_not_loaded_is_not_at_work(
 )
 def test_a_span_ends_with_its_block_and_says_why(error: BaseException, expected: dict[str, object]) -> None:
     span = TracerProvider().get_tracer("t").start_span("s")
-    with pytest.raises(type(error)) as raised, ended_by(span):
-        assert trace.get_current_span() is not span
-        raise error
+
+    def fail() -> None:
+        with ended_by(span):
+            assert trace.get_current_span() is not span
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        fail()
     assert raised.value is error
     assert attributes(span) == expected
     assert not span.is_recording()

@@ -4,12 +4,13 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentlightning.pipeline import build_forest, merge_calls
-from agentlightning.types import Call, TokenForest, TokenRecord, TokenTree, Transition
+from agentlightning.types import Call, TokenForest, TokenRecord, TokenTree, Transition, pack_ints
 
 
 @dataclass(frozen=True)
@@ -312,3 +313,11 @@ def test_two_hundred_turns_of_a_growing_prompt_become_one_chain() -> None:
     assert forest.size == 200 + 200 * 100 - 40
     assert list(forest.trees[0].parents) == list(range(-1, forest.size - 1))
     assert forest.tokens_in == sum(len(call.prompt) + 60 for call in calls)
+
+
+def test_tokens_that_were_sampled_under_several_policies_keep_their_versions() -> None:
+    (call,) = transitions([Sampled([1, 2], [5, 6, 7])])
+    assert call.tokens
+    record = msgspec.structs.replace(call.tokens, versions=pack_ints([3, 3, 4]), version=3)
+    (tree,) = merge_calls([("g", [msgspec.structs.replace(call, tokens=record)])]).trees
+    assert list(tree.versions) == [-1, -1, 3, 3, 4]

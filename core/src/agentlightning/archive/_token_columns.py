@@ -77,7 +77,9 @@ def token_records(columns: Mapping[str, Array]) -> list[tuple[TokenRecord, ...]]
 
 
 def _is_sound(record: TokenRecord) -> bool:
-    return all(len(getattr(record, name)) % ITEM_BYTES == 0 for name in _LISTS.values())
+    return not record.versions and all(
+        len(getattr(record, name)) % ITEM_BYTES == 0 for name in _LISTS.values()
+    )
 
 
 def _names() -> tuple[str, ...]:

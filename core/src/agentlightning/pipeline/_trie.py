@@ -195,7 +195,7 @@ class Trie:
             Segment(ids, self._size + len(ids) // WIDTH - 1, parent),
             depth=depth,
             logprobs=bytes(len(ids)),
-            version=_NO_VERSION,
+            versions=_NO_VERSION * (len(ids) // WIDTH),
         )
 
     def _add_response(self, parent: Segment, transition: Transition, record: TokenRecord) -> Segment:
@@ -207,11 +207,12 @@ class Trie:
             Segment(ids, self._size + len(ids) // WIDTH - 1, parent, rollout_id, transition.agent),
             depth=len(record.prompt) // WIDTH,
             logprobs=record.logprobs,
-            version=record.version.to_bytes(WIDTH, "little", signed=True),
+            versions=record.versions
+            or record.version.to_bytes(WIDTH, "little", signed=True) * (len(ids) // WIDTH),
         )
 
     def _append(
-        self, parent: Segment, segment: Segment, *, depth: int, logprobs: bytes, version: bytes
+        self, parent: Segment, segment: Segment, *, depth: int, logprobs: bytes, versions: bytes
     ) -> Segment:
         """Lets a new segment follow, and its nodes come next."""
         parent.append(segment)
@@ -220,7 +221,7 @@ class Trie:
             self._breaks.append(_Break(node, parent.last, depth))
         self._ids.append(segment.ids)
         self._logprobs.append(logprobs)
-        self._versions.append(version * (segment.last + 1 - node))
+        self._versions.append(versions)
         self._size = segment.last + 1
         return segment
 

@@ -69,9 +69,11 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
         prompt: Prompt ids, packed little-endian int32.
         response: Sampled ids, stop token included, packed little-endian int32.
         logprobs: Natural-log probability of each sampled id under the policy that sampled it, packed float32.
-        version: Policy version that served the call; -1 if unknown.
+        version: Policy version that served the call, or began to; -1 if unknown.
         incomplete: Why ids or log-probabilities are missing; empty when all are there. Incomplete calls are masked.
         finish_reason: `stop`, `length`, `tool_calls`, or what the upstream said.
+        versions: Policy version of each sampled id, packed little-endian int32, where weights changed on the way; empty
+            where `version` served them all.
     """
 
     prompt: bytes = b""
@@ -80,6 +82,7 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
     version: int = -1
     incomplete: str = ""
     finish_reason: str = ""
+    versions: bytes = b""
 
     @classmethod
     def pack(

@@ -50,12 +50,15 @@ class _Choice:
         self._prompt: Json = None
         self._token_ids: list[Json] = []
         self._logprobs: list[Json] = []
+        self._versions: Json = None
 
     def add(self, part: Body) -> None:
         if isinstance(part.get("finish_reason"), str):
             self.finish_reason = str(part["finish_reason"])
         if part.get("stop_reason") is not None:
             self._stop_reason = part["stop_reason"]
+        if (versions := part.get("policy_versions")) is not None:
+            self._versions = versions
         if (prompt := part.get("prompt_token_ids")) is not None:
             self._prompt = prompt
         if isinstance(ids := part.get("token_ids"), list):
@@ -106,5 +109,7 @@ class _Choice:
             choice["prompt_token_ids"] = self._prompt
         if self._token_ids:
             choice["token_ids"] = self._token_ids
+        if self._versions is not None:
+            choice["policy_versions"] = self._versions
         choice["logprobs"] = {"content": self._logprobs} if self._logprobs else None
         return choice

@@ -8,7 +8,7 @@ from agentlightning.types import Json
 from lightning_plugin_gateway._request import Body
 from lightning_plugin_gateway.upstreams._slim import Logprobs
 
-_OURS = ("policy_version", "prompt_token_ids", "prompt_logprobs", "token_ids")
+_OURS = ("policy_version", "policy_versions", "prompt_token_ids", "prompt_logprobs", "token_ids")
 _LAST = frozenset({"message_stop", "response.completed", "response.incomplete", "response.failed"})
 
 

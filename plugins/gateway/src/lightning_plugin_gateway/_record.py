@@ -6,6 +6,9 @@ import math
 import re
 import secrets
 from hashlib import blake2b
+from typing import Annotated
+
+import msgspec
 
 from agentlightning import semconv
 from agentlightning.gateway import AttemptGrant
@@ -17,6 +20,10 @@ from lightning_plugin_gateway.upstreams._slim import Logprobs
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
 _CANCELLED = "the client left before the end of the answer"
 _LONGEST_ERROR = 2000
+_ID_BYTES = 4
+_MOST_RUN = 2**24
+_Run = tuple[Annotated[int, msgspec.Meta(ge=-1, lt=2**31)], Annotated[int, msgspec.Meta(ge=0, le=_MOST_RUN)]]
+_Runs = Annotated[list[_Run], msgspec.Meta(max_length=4096)]
 
 
 class CallRecord:
@@ -174,6 +181,9 @@ def token_record(prompt: Json, choice: Body, *, version: int, finish_reason: str
     prompt_bytes, prompt_fault = _ids(prompt, "prompt token ids")
     response_bytes, response_fault = _ids(choice.get("token_ids"), "token ids")
     logprob_bytes, logprob_fault = _floats(values)
+    versions, versions_fault = _versions(
+        choice.get("policy_versions"), count=len(response_bytes) // _ID_BYTES
+    )
     lengths = (
         "" if len(response_bytes) == len(logprob_bytes) else "ids and log-probabilities differ in length"
     )
@@ -182,9 +192,23 @@ def token_record(prompt: Json, choice: Body, *, version: int, finish_reason: str
         response=response_bytes,
         logprobs=logprob_bytes,
         version=version,
-        incomplete=prompt_fault or response_fault or logprob_fault or lengths,
+        incomplete=prompt_fault or response_fault or logprob_fault or lengths or versions_fault,
         finish_reason=finish_reason,
+        versions=versions,
     )
+
+
+def _versions(runs: Json, *, count: int) -> tuple[bytes, str]:
+    """The policy version of each id, packed, from runs of `[version, ids]`; nothing if one served them all."""
+    if runs is None:
+        return b"", ""
+    try:
+        found = msgspec.convert(runs, _Runs)
+        if sum(length for _, length in found) == count:
+            return pack_ints([version for version, length in found for _ in range(length)]), ""
+    except (msgspec.ValidationError, OverflowError):
+        pass
+    return b"", "policy versions do not fit the token ids"
 
 
 def _ids(values: Json, what: str) -> tuple[bytes, str]:
@@ -218,6 +242,7 @@ def _marked(record: TokenRecord, reason: str) -> TokenRecord:
         version=record.version,
         incomplete=reason,
         finish_reason=record.finish_reason,
+        versions=record.versions,
     )
 
 

@@ -44,6 +44,7 @@ class ClientView:
         if not isinstance(choice, dict):
             return choice
         seen = dict(choice)
+        seen.pop("policy_versions", None)
         if not self._token_ids:
             seen.pop("token_ids", None)
         if "logprobs" in seen:
