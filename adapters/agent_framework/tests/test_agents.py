@@ -28,7 +28,6 @@ from agentlightning import semconv
 from agentlightning.capture import in_rollout
 from agentlightning.testing import ScriptedAnswer, ScriptedFault, ScriptedToolCall
 from agentlightning.types import Span, SpanStatus
-from lightning_adapter_agent_framework import AgentFrameworkInstrumentor
 
 NOWHERE = "http://127.0.0.1:9/v1"
 
@@ -259,13 +258,3 @@ async def test_content_of_a_rollout_is_no_log_record(stage: Any, monkeypatch: py
         monkeypatch.setattr(observability.OBSERVABILITY_SETTINGS, "_enable_sensitive_data", True)
         await agent.run("hi")
     assert emitted
-
-
-def test_its_entry_point_is_the_class() -> None:
-    from importlib.metadata import entry_points
-
-    (entry,) = entry_points(group="opentelemetry_instrumentor", name="agl_agent_framework")
-    assert entry.load() is AgentFrameworkInstrumentor
-    assert AgentFrameworkInstrumentor().instrumentation_dependencies() == (
-        "agent-framework-core >= 1.23, < 2",
-    )

@@ -21,6 +21,7 @@ client.messages.create(model="m", max_tokens=9, messages=[{"role": "user", "cont
 class TestAnthropicInstrumentor(InstrumentorContract):
     entry_point: ClassVar[str] = "agl_anthropic"
     dependencies: ClassVar[Sequence[str]] = ("anthropic >= 1, < 3",)
+    beside: ClassVar[Sequence[str]] = ()
     program: ClassVar[str] = PROGRAM
     expected: ClassVar[Mapping[str, str]] = {"chat m": semconv.INPUT_MESSAGES}
     replies: ClassVar[Sequence[ScriptedReply]] = ()

@@ -220,12 +220,12 @@ async def test_a_team_starts_afresh_in_every_rollout(stage: Any, model_client: C
     team = RoundRobinGroupChat([agent], termination_condition=MaxMessageTermination(2))
     for _ in range(2):
         await stage.play(team, stage.rollout(), "count")
-    first, second = stage.asked()
+    first, second = stage.asked
     assert first == second
     with in_rollout(stage.rollout()):
         await team.run(task="count")
         await stage.play(team, stage.rollout(), "count")
-    third, _ = stage.asked()[2:]
+    third, _ = stage.asked[2:]
     assert third == first
 
 

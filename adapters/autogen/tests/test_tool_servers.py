@@ -15,7 +15,11 @@ from agentlightning import semconv
 from agentlightning.testing import ScriptedAnswer, ScriptedToolCall
 from agentlightning.types import PromptTemplate, SpanStatus
 
-SERVER = StdioServerParams(command=sys.executable, args=[str(Path(__file__).parent / "calculator_server.py")])
+SERVER = StdioServerParams(
+    command=sys.executable,
+    args=[str(Path(__file__).parent / "calculator_server.py")],
+    read_timeout_seconds=60,  # a busy machine takes longer to start it than the framework waits
+)
 DESCRIPTION = {"assistant.tools.multiply": PromptTemplate(template="Multiplies boldly.")}
 
 

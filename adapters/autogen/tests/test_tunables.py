@@ -90,7 +90,8 @@ async def test_all_of_them_reach_the_model(stage: Any, model_client: Client) -> 
 
 async def test_a_model_is_replaced_with_its_settings(stage: Any, model_client: Client) -> None:
     endpoint = ModelEndpoint(model="other", temperature=0.25, max_tokens=7)
-    context = stage.rollout(resources={"writer.model": endpoint}, model=None)
+    stage.endpoint_model = None
+    context = stage.rollout(resources={"writer.model": endpoint})
     await stage.play(AssistantAgent("writer", model_client=model_client), context)
     (request,) = stage.llm.requests
     asked = request.json

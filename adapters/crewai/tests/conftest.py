@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
 
 if (
     find_spec("crewai") is None
@@ -33,9 +31,7 @@ else:
         warnings.simplefilter("ignore")  # crewai.rag refuses what the import system sets on it
         import crewai  # noqa: F401
 
-from agentlightning.capture import Endpoint, RolloutContext, install_tracing
-from agentlightning.testing import ScriptedAnswer, ScriptedLLM, ScriptedReply
-from agentlightning.types import Mode, Resource, Span
+from agentlightning.testing import CaptureStage
 
 _OF_CREWAI = (
     r"ignore::DeprecationWarning:crewai\..*",  # it asks its agents for deprecated fields of its own
@@ -49,64 +45,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.filterwarnings(warning))
 
 
-class Stage:
-    """An instrumented process with a scripted endpoint."""
-
-    llm: ScriptedLLM
-    adapter: Any
-
-    def __init__(self, provider: TracerProvider) -> None:
-        self.provider = provider
-        self.spans: list[Span] = []
-        self.replies: list[ScriptedReply] = []
-        self.script: Callable[[Any], ScriptedReply] = lambda _: ScriptedAnswer(text="ok")
-
-    def add(self, span: Span) -> None:
-        """Takes the rollout's spans: this is its sink, too."""
-        self.spans.append(span)
-
-    def answer(self, request: Any) -> ScriptedReply:
-        return self.replies.pop(0) if self.replies else self.script(request)
-
-    def of(self, operation: str) -> list[Span]:
-        """In the order in which they started."""
-        return sorted(
-            (span for span in self.spans if span.operation == operation), key=lambda one: one.start_ns
-        )
-
-    def path(self, span: Span) -> list[str]:
-        """Names of the spans above a span, the nearest first."""
-        by_id, names = {one.span_id: one for one in self.spans}, []
-        while span.parent_id in by_id:
-            span = by_id[span.parent_id]
-            names.append(span.name)
-        return names
-
-    def rollout(
-        self, name: str = "a", *, sink: object = None, resources: Mapping[str, Resource] | None = None
-    ) -> RolloutContext:
-        return RolloutContext(
-            rollout_id=f"r-{name}",
-            attempt_id=name,
-            mode=Mode.TRAIN,
-            sink=sink or self,  # type: ignore[arg-type]
-            endpoint=Endpoint(base_url=self.llm.base_url, api_key=f"key-{name}"),
-            resources=resources or {},
-        )
-
-
 @pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_BASE_URL", "OPENAI_CUSTOM_HEADERS"):
-        monkeypatch.delenv(name, raising=False)
-    provider = TracerProvider()
-    install_tracing(provider)
-    from lightning_adapter_crewai import CrewAIAdapter
+def stage() -> Iterator[CaptureStage]:
+    from lightning_adapter_crewai import CrewAIAdapter  # not before crewai has been imported quietly
 
-    stage = Stage(provider)
-    stage.adapter = CrewAIAdapter()
-    with ScriptedLLM(stage.answer) as stage.llm:
-        stage.adapter.instrument(provider)
+    with CaptureStage(CrewAIAdapter()) as stage:
         yield stage
-        stage.adapter.uninstrument()
-    provider.shutdown()

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import tempfile
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from agentlightning import semconv
 from agentlightning.capture import in_rollout
 from agentlightning.testing import ScriptedAnswer, ScriptedFault, ScriptedToolCall
 from agentlightning.types import Span, SpanStatus
-from lightning_adapter_crewai import CrewAIAdapter, CrewAIInstrumentor
+from lightning_adapter_crewai import CrewAIAdapter
 
 
 def llm(**given: Any) -> LLM:
@@ -269,12 +268,6 @@ def test_the_vendors_telemetry_is_off_and_comes_back(monkeypatch: pytest.MonkeyP
         adapter.uninstrument()
     assert os.environ["CREWAI_DISABLE_TELEMETRY"] == "false"
     assert "CREWAI_TRACING_ENABLED" not in os.environ
-
-
-def test_its_entry_point_is_the_class() -> None:
-    (entry,) = entry_points(group="opentelemetry_instrumentor", name="agl_crewai")
-    assert entry.load() is CrewAIInstrumentor
-    assert CrewAIInstrumentor().instrumentation_dependencies() == ("crewai >= 1.15.30, < 2",)
 
 
 def test_the_example_of_the_readme_runs(stage: Any) -> None:

@@ -88,7 +88,7 @@ async def test_parallel_tools_keep_their_parents(stage: Any) -> None:
 
     with in_rollout(stage.rollout()):
         await create_agent(stage.model(), tools=[together], name="weather").ainvoke(QUESTION)
-    inner = [span for span in stage.spans if stage.above(span)[:1] == ["execute_tool get_weather"]]
+    inner = [span for span in stage.spans if stage.path(span)[:1] == ["execute_tool get_weather"]]
     by_id = {span.span_id: span for span in stage.spans}
     asked = {
         by_id[span.parent_id].attributes[semconv.TOOL_CALL_ID]: span.attributes[semconv.INPUT_MESSAGES]
@@ -117,7 +117,7 @@ def test_an_agent_as_a_tool_of_another(stage: Any) -> None:
     with in_rollout(stage.rollout()):
         create_agent(stage.model(), tools=[research], name="boss").invoke(QUESTION)
     (inner,) = [span for span in stage.spans if span.attributes.get(semconv.RESPONSE_ID) == "chatcmpl-2"]
-    assert stage.above(inner) == [
+    assert stage.path(inner) == [
         "model",
         "invoke_agent researcher",
         "execute_tool research",
@@ -230,7 +230,7 @@ def test_a_batch_is_a_chain_for_each_input(stage: Any) -> None:
     with in_rollout(stage.rollout()):
         chain.batch([{"word": word} for word in "abc"])
     chats = [span for span in stage.spans if span.operation == semconv.OPERATION_CHAT]
-    assert [stage.above(span) for span in chats] == [["RunnableSequence"]] * 3
+    assert [stage.path(span) for span in chats] == [["RunnableSequence"]] * 3
     assert len({span.parent_id for span in chats}) == 3
 
 

@@ -1,11 +1,11 @@
-"""The LangChain adapter passes the contract of adapters, with an agent and with a chain."""
+"""The LangChain adapter passes the contract of frameworks with agents, and the one of adapters with a chain."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
-from typing import Any
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, ClassVar
 
 import openai
 from langchain.agents import create_agent
@@ -13,6 +13,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.prompts import ChatPromptTemplate, SystemMessagePromptTemplate
 from langchain_core.runnables import Runnable, config
+from langchain_core.tools import StructuredTool
 from langchain_core.tracers import context
 from langchain_openai import ChatOpenAI
 from langgraph._internal import _runnable
@@ -20,7 +21,13 @@ from langgraph.pregel import Pregel
 from openai.resources.chat.completions import AsyncCompletions, Completions
 
 from agentlightning.agents import Adapter
-from agentlightning.testing import AdapterContract
+from agentlightning.testing import (
+    AdapterContract,
+    FrameworkContract,
+    ScriptedAnswer,
+    ScriptedReply,
+    ScriptedToolCall,
+)
 from lightning_adapter_langchain import LangChainAdapter
 
 KEY, MODEL = "users-own-key", "users-own-model"
@@ -63,7 +70,9 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-class TestLangChainAdapterWithAnAgent(AdapterContract):
+class Asking(AdapterContract):
+    """Asks whatever of LangChain's a subclass makes."""
+
     def make_adapter(self) -> Adapter:
         return LangChainAdapter()
 
@@ -83,10 +92,10 @@ class TestLangChainAdapterWithAnAgent(AdapterContract):
         ]
 
     def agent(self, model: ChatOpenAI) -> Runnable[Any, Any]:
-        return create_agent(model, tools=[], system_prompt="You are a helpful assistant")
+        raise NotImplementedError
 
     def question(self, text: str) -> object:
-        return {"messages": [{"role": "user", "content": text}]}
+        raise NotImplementedError
 
     async def ask(self, base_url: str, text: str) -> object:
         async with Models(base_url) as model:
@@ -95,6 +104,22 @@ class TestLangChainAdapterWithAnAgent(AdapterContract):
     def ask_in_thread(self, base_url: str, text: str) -> object:
         with Models(base_url) as model:
             return self.agent(model).invoke(self.question(text))
+
+
+class TestLangChainAdapterWithAnAgent(Asking, FrameworkContract):
+    hooks: ClassVar[str] = "lightning_adapter_langchain.hooks"
+    team: ClassVar[Sequence[str]] = ("editor", "writer", "editor")
+    team_replies: ClassVar[Sequence[ScriptedReply]] = (
+        ScriptedAnswer(tool_calls=(ScriptedToolCall(name="write", arguments={"topic": "cats"}),)),
+        ScriptedAnswer(text="a text about cats"),
+        ScriptedAnswer(text="done"),
+    )
+
+    def agent(self, model: ChatOpenAI) -> Runnable[Any, Any]:
+        return create_agent(model, tools=[], system_prompt="You are a helpful assistant")
+
+    def question(self, text: str) -> object:
+        return {"messages": [{"role": "user", "content": text}]}
 
     async def stream(self, base_url: str, text: str) -> AsyncIterator[str]:
         async with Models(base_url) as model:
@@ -107,8 +132,26 @@ class TestLangChainAdapterWithAnAgent(AdapterContract):
         assert isinstance(result, dict)
         return str(result["messages"][-1].content)
 
+    @asynccontextmanager
+    async def make_agent(self, base_url: str) -> AsyncIterator[object]:
+        async with Models(base_url) as model:
+            add = StructuredTool.from_function(self.add, description=self.tool_description)
+            yield create_agent(model, tools=[add], system_prompt=self.prompt, name=self.agent_name)
 
-class TestLangChainAdapterWithAChain(TestLangChainAdapterWithAnAgent):
+    @asynccontextmanager
+    async def make_team(self, base_url: str) -> AsyncIterator[object]:
+        async with Models(base_url) as model:
+            writer = create_agent(model, tools=[], system_prompt="You write.", name="writer")
+
+            async def write(topic: str) -> str:
+                found = await writer.ainvoke({"messages": [{"role": "user", "content": topic}]})
+                return str(found["messages"][-1].text)
+
+            tool = StructuredTool.from_function(coroutine=write, description="Writes about a topic.")
+            yield create_agent(model, tools=[tool], system_prompt="You edit.", name="editor")
+
+
+class TestLangChainAdapterWithAChain(Asking):
     def agent(self, model: ChatOpenAI) -> Runnable[Any, Any]:
         prompt = ChatPromptTemplate.from_messages([("system", "You are {tone}."), ("human", "{question}")])
         return prompt.partial(tone="brief") | model

@@ -32,7 +32,7 @@ def test_a_model_on_the_sdk_of_anthropic(stage: Any) -> None:
     (request,) = stage.llm.requests
     assert request.path.startswith("/v1/messages")
     assert "You rule." in str(request.json["system"])
-    assert stage.above(stage.one(semconv.OPERATION_CHAT)) == ["model", "invoke_agent helper"]
+    assert stage.path(stage.one(semconv.OPERATION_CHAT)) == ["model", "invoke_agent helper"]
 
 
 @pytest.mark.xfail(strict=True, reason="models on no SDK are recorded, but not led to the rollout's endpoint")

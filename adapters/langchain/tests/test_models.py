@@ -189,7 +189,7 @@ def test_a_model_of_plain_text(stage: Any) -> None:
 
 
 def test_without_the_sdks_adapter_its_calls_are_recorded_here(stage: Any) -> None:
-    for sdk in stage.adapter._sdks:
+    for sdk in stage.adapter._below:
         sdk.uninstrument()
     model = stage.model().model_copy()
     with in_rollout(stage.rollout()), pytest.raises(Exception, match="Connection error"):

@@ -1,4 +1,4 @@
-"""What the tests share: an instrumented process, a scripted model and a rollout that points at it."""
+"""What the tests share: an instrumented process with a scripted endpoint."""
 
 from __future__ import annotations
 
@@ -7,35 +7,9 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
-from agentlightning.capture import Endpoint, RolloutContext, install_tracing
-from agentlightning.testing import ScriptedAnswer, ScriptedLLM, ScriptedReply
-from agentlightning.types import Mode, Span
+from agentlightning.capture import install_tracing
+from agentlightning.testing import CaptureStage
 from lightning_adapter_openai import OpenAIAdapter
-
-
-class Stage:
-    """An instrumented process with a scripted endpoint."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        self.reply: ScriptedReply = ScriptedAnswer(text="ok")
-        self.replies: list[ScriptedReply] = []
-
-    def add(self, span: Span) -> None:
-        """Takes the rollout's spans: this is its sink, too."""
-        self.spans.append(span)
-
-    @property
-    def span(self) -> Span:
-        """The only span."""
-        (span,) = self.spans
-        return span
-
-    def rollout(self, *, model: str | None = None) -> RolloutContext:
-        endpoint = Endpoint(base_url=self.llm.base_url, api_key="attempt-key", model=model)
-        return RolloutContext(rollout_id="r", attempt_id="a", mode=Mode.TRAIN, sink=self, endpoint=endpoint)
-
-    llm: ScriptedLLM
 
 
 @pytest.fixture
@@ -47,12 +21,6 @@ def provider() -> Iterator[TracerProvider]:
 
 
 @pytest.fixture
-def stage(provider: TracerProvider, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_BASE_URL", "OPENAI_CUSTOM_HEADERS"):
-        monkeypatch.delenv(name, raising=False)
-    stage = Stage()
-    adapter = OpenAIAdapter()
-    with ScriptedLLM(lambda _: stage.replies.pop() if stage.replies else stage.reply) as stage.llm:
-        adapter.instrument(provider)
+def stage(provider: TracerProvider) -> Iterator[CaptureStage]:
+    with CaptureStage(OpenAIAdapter(), provider=provider) as stage:
         yield stage
-        adapter.uninstrument()

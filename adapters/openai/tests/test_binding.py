@@ -47,7 +47,7 @@ def test_no_credential_of_the_user_reaches_the_endpoint(stage: Any, monkeypatch:
         )
     (request,) = stage.llm.requests
     assert "hush" not in repr(request.headers) + request.path
-    assert request.headers["authorization"] == "Bearer attempt-key"
+    assert request.headers["authorization"] == "Bearer key-a"
     assert request.headers["idempotency-key"] == "i"
 
 
@@ -91,7 +91,7 @@ def test_what_the_users_transport_adds_does_not_reach_the_endpoint(stage: Any) -
     with openai.OpenAI(api_key="mine", http_client=own) as client, in_rollout(stage.rollout()):
         client.chat.completions.create(model="m", messages=MESSAGES)
     assert "hush" not in repr(stage.llm.requests[0].headers)
-    assert stage.llm.requests[0].headers["authorization"] == "Bearer attempt-key"
+    assert stage.llm.requests[0].headers["authorization"] == "Bearer key-a"
 
 
 def test_twins_are_gone_with_their_rollout(stage: Any) -> None:

@@ -85,7 +85,7 @@ def test_a_response_is_a_chat_span_with_its_whole_conversation(stage: Any, clien
 def test_a_response_goes_to_the_endpoint_with_its_key(stage: Any, client: openai.OpenAI) -> None:
     client.responses.create(model="m", input="hi")
     (request,) = stage.llm.requests
-    assert (request.path, request.headers["authorization"]) == ("/v1/responses", "Bearer attempt-key")
+    assert (request.path, request.headers["authorization"]) == ("/v1/responses", "Bearer key-a")
     assert request.json["model"] == "gateways-model"
     assert request.headers["traceparent"].split("-")[2] == stage.span.span_id
     assert "users-own-key" not in repr(request)

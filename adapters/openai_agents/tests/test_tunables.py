@@ -128,7 +128,8 @@ async def test_the_users_code_meets_the_users_agent(stage: Any, model: Model) ->
 
 async def test_a_model_is_replaced_with_its_settings(stage: Any, model: Model) -> None:
     endpoint = ModelEndpoint(model="other", temperature=0.25, max_tokens=7)
-    context = stage.rollout(resources={"writer.model": endpoint}, model=None)
+    stage.endpoint_model = None
+    context = stage.rollout(resources={"writer.model": endpoint})
     await stage.play(Agent(name="writer", model=model), context)
     (request,) = stage.llm.requests
     asked = request.json

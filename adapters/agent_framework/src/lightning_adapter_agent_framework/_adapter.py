@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-from opentelemetry.trace import TracerProvider
-
+from agentlightning.adapters import InstrumentorAdapter
 from agentlightning.agents import AgentFunction, Tunable
 from agentlightning.capture import RolloutContext
 from agentlightning.errors import TargetError
@@ -18,35 +17,18 @@ if TYPE_CHECKING:
     from agentlightning.types import Json
 
 
-class AgentFrameworkAdapter:
+class AgentFrameworkAdapter(InstrumentorAdapter):
     """Captures, binds and tunes agents and workflows. Model calls are captured and bound by their SDK's adapter."""
 
     name = "agent-framework"
+    accepted = (
+        "agent_framework:BaseAgent",
+        "agent_framework:Workflow",
+        "agent_framework._workflows._functional:FunctionalWorkflow",
+    )
 
     def __init__(self) -> None:
-        self._instrumentor: AgentFrameworkInstrumentor | None = None
-        self._openai = OpenAIAdapter()
-
-    def instrument(self, tracer_provider: TracerProvider) -> None:
-        """Starts capture in this process, unless somebody has already."""
-        self._openai.instrument(tracer_provider)
-        instrumentor = AgentFrameworkInstrumentor()
-        if not instrumentor.is_instrumented_by_opentelemetry:
-            instrumentor.instrument(tracer_provider=tracer_provider)
-            self._instrumentor = instrumentor
-
-    def uninstrument(self) -> None:
-        """Puts back what this adapter has changed."""
-        if self._instrumentor is not None:
-            self._instrumentor.uninstrument()
-            self._instrumentor = None
-        self._openai.uninstrument()
-
-    def accepts(self, agent: object) -> bool:
-        """Whether it is an agent or a workflow of the framework."""
-        from lightning_adapter_agent_framework._objects import ROOTS
-
-        return isinstance(agent, ROOTS)
+        super().__init__(AgentFrameworkInstrumentor, below=(OpenAIAdapter(),))
 
     def as_function(self, agent: object) -> AgentFunction:
         """Runs it with the task: a text, or messages with role and content; other data as JSON text.

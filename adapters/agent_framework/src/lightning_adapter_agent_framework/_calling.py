@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import is_dataclass
 from typing import TypeVar, cast
 
-import msgspec
 from agent_framework import AgentExecutorResponse, AgentResponse, BaseAgent, Message, RawAgent, Workflow
 from agent_framework._workflows._agent import WorkflowAgent
 from agent_framework._workflows._functional import FunctionalWorkflow, FunctionalWorkflowAgent
-from pydantic import BaseModel
 
+from agentlightning.calling import conversation, described, output_data
 from agentlightning.errors import TargetError
 from agentlightning.types import Json
 from lightning_adapter_agent_framework._objects import parts
@@ -73,17 +71,15 @@ def plain(output: object) -> Json:
     """An output as data: the text of messages, the fields of models."""
     if isinstance(output, AgentExecutorResponse):
         output = output.agent_response
-    if isinstance(output, AgentResponse | Message):
-        return output.text
     if isinstance(output, Sequence) and output and all(isinstance(one, Message) for one in output):
         return "\n".join(one.text for one in output)
-    if isinstance(output, BaseModel):
-        return output.model_dump(mode="json")
-    if is_dataclass(output) and not isinstance(output, type):
-        return msgspec.to_builtins(output, enc_hook=plain)
-    if isinstance(output, dict | list | tuple | str | int | float | bool | None):
-        return msgspec.to_builtins(output, enc_hook=plain)
-    return str(output)
+    return output_data(output, convert=_said)
+
+
+def _said(value: object) -> object:
+    if isinstance(value, AgentExecutorResponse):
+        value = value.agent_response
+    return value.text if isinstance(value, AgentResponse | Message) else described(value)
 
 
 def _input(workflow: object, task: Json) -> object:
@@ -94,7 +90,7 @@ def _input(workflow: object, task: Json) -> object:
 
 
 def _messages(task: Json) -> str | list[Message]:
-    given = task.get("messages") if isinstance(task, dict) else task
-    if isinstance(given, list) and given and all(isinstance(one, dict) and "role" in one for one in given):
-        return [Message(str(one["role"]), [one.get("content") or ""]) for one in given]
-    return task if isinstance(task, str) else msgspec.json.encode(task).decode()
+    given = conversation(task)
+    if isinstance(given, str):
+        return given
+    return [Message(str(one["role"]), [cast("str", one.get("content") or "")]) for one in given]

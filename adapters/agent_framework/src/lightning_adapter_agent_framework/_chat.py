@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Final, cast
 
 from agentlightning.capture import current_rollout
+from agentlightning.capture.instrumentations import at_work
 
 _stepping_back: ContextVar[bool] = ContextVar("agl_agent_framework_steps_back", default=False)
 
@@ -53,9 +54,8 @@ async def _asked(
 def _recorded_below(client: object) -> bool:
     """Whether the chat client holds a client of an SDK whose adapter is at work."""
     for sdk, names, adapter, instrumentor in _SDKS:
-        if sdk in sys.modules and adapter in sys.modules:
+        if sdk in sys.modules and at_work(adapter, instrumentor):
             kinds = tuple(getattr(sys.modules[sdk], name) for name in names)
-            working = getattr(sys.modules[adapter], instrumentor)().is_instrumented_by_opentelemetry
-            if working and any(isinstance(value, kinds) for value in vars(client).values()):
+            if any(isinstance(value, kinds) for value in vars(client).values()):
                 return True
     return False

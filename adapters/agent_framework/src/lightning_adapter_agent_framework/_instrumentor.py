@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from typing import Final
 
-import wrapt
 from opentelemetry import trace
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 from opentelemetry.trace import Tracer, TracerProvider
+
+from lightning_adapter_openai.patches import replace, wrap
 
 _DEPENDENCIES: Final = ("agent-framework-core >= 1.23, < 2",)
 
@@ -37,10 +38,10 @@ class AgentFrameworkInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         plain = type(settings)
         settings.__class__ = _settings.RolloutSettings
         undo.callback(setattr, settings, "__class__", plain)
-        _replace(undo, observability, "get_tracer", _tracers(observability.get_tracer, tracer_provider))
-        _wrap(undo, observability.ChatTelemetryLayer, "get_response", _chat.get_response)
-        _wrap(undo, observability.AgentTelemetryLayer, "run", _tunables.run)
-        _wrap(undo, RawAgent, "run", _tunables.run)
+        replace(undo, observability, "get_tracer", _tracers(observability.get_tracer, tracer_provider))
+        wrap(undo, observability.ChatTelemetryLayer, "get_response", _chat.get_response)
+        wrap(undo, observability.AgentTelemetryLayer, "run", _tunables.run)
+        wrap(undo, RawAgent, "run", _tunables.run)
         self._undo = undo
 
     def _uninstrument(self, **_: object) -> None:
@@ -63,22 +64,3 @@ def _tracers(original: Callable[..., Tracer], provider: TracerProvider | None) -
         return provider.get_tracer(**given)  # type: ignore[arg-type]
 
     return get_tracer
-
-
-def _wrap(undo: ExitStack, owner: type, name: str, wrapper: Callable[..., object]) -> None:
-    """Wraps a method of a class; below somebody else's wrapper ours stays in the end, and does nothing."""
-    active = [True]
-    original = owner.__dict__[name]
-    undo.callback(active.clear)
-    _replace(undo, owner, name, wrapt.FunctionWrapper(original, wrapper, enabled=lambda: bool(active)))
-
-
-def _replace(undo: ExitStack, owner: object, name: str, new: object) -> None:
-    original = vars(owner)[name]
-    setattr(owner, name, new)
-
-    def put_back() -> None:
-        if vars(owner).get(name) is new:
-            setattr(owner, name, original)
-
-    undo.callback(put_back)

@@ -9,7 +9,7 @@ from agent_framework import BaseAgent, BaseChatClient, Executor, FunctionTool, R
 from agent_framework._mcp import MCPTool
 from agent_framework._workflows._functional import FunctionalWorkflow
 
-ROOTS = (BaseAgent, Workflow, FunctionalWorkflow)
+_ROOTS = (BaseAgent, Workflow, FunctionalWorkflow)
 """What can be called with a task."""
 
 _LEAVES = (str, bytes, int, float, bool, type, type(None))
@@ -41,7 +41,7 @@ def _inside(found: object) -> list[object]:
         return [cell.cell_contents for cell in found.__closure__ or () if _filled(cell)]
     if isinstance(found, BaseChatClient | MCPTool):
         return []
-    known = isinstance(found, (*ROOTS, Executor)) or type(found).__module__.startswith("agent_framework")
+    known = isinstance(found, (*_ROOTS, Executor)) or type(found).__module__.startswith("agent_framework")
     return list(getattr(found, "__dict__", {}).values()) if known else []
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import TypeVar, cast
+from typing import cast
 from weakref import WeakKeyDictionary
 
 from agent_framework import FunctionTool, RawAgent
 
+from agentlightning.adapters import resource_of
 from agentlightning.agents import Tunable, TunableKind
 from agentlightning.capture import RolloutContext, current_rollout
-from agentlightning.errors import ConfigError, TargetError
+from agentlightning.errors import TargetError
 from agentlightning.types import ModelEndpoint, PromptTemplate, Resource
 from lightning_adapter_agent_framework._objects import parts
 
 _Agent = RawAgent[dict[str, object]]
-_Kind = TypeVar("_Kind", bound=Resource)
 _UNNAMED = "agent"
 
 _bound: WeakKeyDictionary[RolloutContext, WeakKeyDictionary[_Agent, _Agent]] = WeakKeyDictionary()
@@ -92,9 +92,9 @@ def _with(agent: _Agent, resources: Mapping[str, Resource]) -> _Agent:
     """The agent with the values that resources have for it; itself where they have none."""
     name = _name(agent)
     changes: dict[str, object] = {}
-    if prompt := _resource(resources, f"{name}.instructions", PromptTemplate):
+    if prompt := resource_of(resources, f"{name}.instructions", PromptTemplate):
         changes["instructions"] = prompt.template
-    if endpoint := _resource(resources, f"{name}.model", ModelEndpoint):
+    if endpoint := resource_of(resources, f"{name}.model", ModelEndpoint):
         wanted = {
             "model": endpoint.model,
             "temperature": endpoint.temperature,
@@ -104,7 +104,7 @@ def _with(agent: _Agent, resources: Mapping[str, Resource]) -> _Agent:
     descriptions = {
         tool.name: prompt.template
         for tool in _tools(agent)
-        if (prompt := _resource(resources, f"{name}.tools.{tool.name}", PromptTemplate))
+        if (prompt := resource_of(resources, f"{name}.tools.{tool.name}", PromptTemplate))
     }
     if descriptions:
         tools = cast("list[object]", agent.default_options["tools"])
@@ -122,12 +122,3 @@ def _described(tool: object, descriptions: Mapping[str, str]) -> object:
     twin = copy.copy(tool)
     twin.description = descriptions[tool.name]
     return twin
-
-
-def _resource(resources: Mapping[str, Resource], name: str, kind: type[_Kind]) -> _Kind | None:
-    found = resources.get(name)
-    if found is not None and not isinstance(found, kind):
-        raise ConfigError(
-            f"resource {name!r} must be a {kind.__name__}, found {found!r}; publish one of that kind"
-        )
-    return found

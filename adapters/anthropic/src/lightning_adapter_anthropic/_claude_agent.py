@@ -47,6 +47,7 @@ class ClaudeAgentAdapter:
     """
 
     name = "claude-agent"
+    accepted = ("claude_agent_sdk:ClaudeAgentOptions",)
 
     def __init__(self) -> None:
         self._patched: tuple[type, Callable[..., Awaitable[None]]] | None = None

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from opentelemetry.trace import TracerProvider
-
+from agentlightning.adapters import InstrumentorAdapter
 from agentlightning.agents import AgentFunction, Tunable
 from agentlightning.capture import RolloutContext
 from agentlightning.errors import TargetError
@@ -20,36 +19,15 @@ if TYPE_CHECKING:
     from agentlightning.types import Json
 
 
-class AutoGenAdapter:
+class AutoGenAdapter(InstrumentorAdapter):
     """Captures, binds and tunes agents and teams; the OpenAI SDK below them is its own adapter's."""
 
     name = "autogen"
+    accepted = ("autogen_agentchat.base:ChatAgent", "autogen_agentchat.base:Team")
 
     def __init__(self) -> None:
-        self._instrumentor: AutoGenInstrumentor | None = None
-        self._openai = OpenAIAdapter()
+        super().__init__(AutoGenInstrumentor, below=(OpenAIAdapter(),))
         self._workbenches: dict[int, tuple[Workbench, ...]] = {}
-
-    def instrument(self, tracer_provider: TracerProvider) -> None:
-        """Starts capture in this process, unless somebody has already."""
-        self._openai.instrument(tracer_provider)
-        instrumentor = AutoGenInstrumentor()
-        if not instrumentor.is_instrumented_by_opentelemetry:
-            instrumentor.instrument(tracer_provider=tracer_provider)
-            self._instrumentor = instrumentor
-
-    def uninstrument(self) -> None:
-        """Puts back what this adapter has changed."""
-        if self._instrumentor is not None:
-            self._instrumentor.uninstrument()
-            self._instrumentor = None
-        self._openai.uninstrument()
-
-    def accepts(self, agent: object) -> bool:
-        """Whether it is an agent or a team of the framework."""
-        from lightning_adapter_autogen._objects import ROOTS
-
-        return isinstance(agent, ROOTS)
 
     def as_function(self, agent: object) -> AgentFunction:
         """Runs it with the task: a text, or messages with role and content; other data as JSON text.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, aclosing, nullcontext
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from autogen_agentchat.agents import BaseChatAgent
 from autogen_agentchat.teams._group_chat._base_group_chat_manager import BaseGroupChatManager
@@ -13,13 +13,11 @@ from opentelemetry import trace
 from opentelemetry.trace import Tracer
 
 from agentlightning import semconv
-from lightning_adapter_autogen._content import say
+from agentlightning.capture.content import say
 from lightning_adapter_autogen._spans import own_tracer
 
 _Args = tuple[Any, ...]
 _Kwargs = dict[str, Any]
-_OPERATION_RETRIEVAL: Final = "retrieval"
-_DOCUMENTS: Final = "gen_ai.retrieval.documents"
 
 
 async def on_messages(
@@ -87,11 +85,15 @@ def remembering(tracer: Tracer) -> Callable[..., Awaitable[object]]:
     ) -> object:
         if not (kwargs.get("memory") or args):
             return await method(*args, **kwargs)
-        attributes = {semconv.OPERATION: _OPERATION_RETRIEVAL}
-        with tracer.start_as_current_span(_OPERATION_RETRIEVAL, attributes=attributes) as span:
+        attributes = {semconv.OPERATION: semconv.OPERATION_RETRIEVAL}
+        with tracer.start_as_current_span(semconv.OPERATION_RETRIEVAL, attributes=attributes) as span:
             events = await method(*args, **kwargs)
             contents = [content for event in events for content in event.content]
-            say(span, _DOCUMENTS, lambda: [{"content": str(content.content)} for content in contents])
+            say(
+                span,
+                semconv.RETRIEVAL_DOCUMENTS,
+                lambda: [{"content": str(content.content)} for content in contents],
+            )
             return events
 
     return update

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import cast
 
-import msgspec
 from autogen_agentchat.base import TaskResult, TaskRunner
 from autogen_agentchat.messages import BaseChatMessage, StopMessage, StructuredMessage, TextMessage
 from autogen_core import CancellationToken
 from autogen_core.tools import Workbench
 
+from agentlightning.calling import conversation
 from agentlightning.types import Json
 
 
@@ -43,13 +43,13 @@ async def call(root: object, task: Json, *, workbenches: Sequence[Workbench]) ->
 
 
 def _asked(task: Json) -> str | list[BaseChatMessage]:
-    given = task.get("messages") if isinstance(task, dict) else task
-    if isinstance(given, list) and given and all(isinstance(one, dict) and "role" in one for one in given):
-        return [
-            TextMessage(content=str(one.get("content") or ""), source=str(one.get("name") or one["role"]))
-            for one in given
-        ]
-    return task if isinstance(task, str) else msgspec.json.encode(task).decode()
+    given = conversation(task)
+    if isinstance(given, str):
+        return given
+    return [
+        TextMessage(content=str(one.get("content") or ""), source=str(one.get("name") or one["role"]))
+        for one in given
+    ]
 
 
 def _answer(result: TaskResult) -> Json:

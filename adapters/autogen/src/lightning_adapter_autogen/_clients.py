@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, aclosing, contextmanager
+from functools import partial
 from typing import Any, Final, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 from autogen_core.models import ChatCompletionClient, CreateResult
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import Span, SpanKind, Tracer
 
 from agentlightning import semconv
 from agentlightning.capture import Endpoint, RolloutContext, current_rollout
-from agentlightning.capture.model_call import describe
-from lightning_adapter_autogen._content import SCOPE, recorded
+from agentlightning.capture.content import recorded
+from agentlightning.capture.instrumentations import at_work
+from agentlightning.capture.model_call import describe, ended_by, inside_call
 from lightning_adapter_autogen._messages import answered, asked, said
-from lightning_adapter_autogen._patches import wrap
+from lightning_adapter_autogen._scope import SCOPE
+from lightning_adapter_openai.patches import each_subclass, wrap
 
 _PASSING_ON: Final = frozenset({"ChatCompletionCache", "ChatCompletionClientRecorder"})
 """Clients that ask another client, whose call is the one that counts."""
@@ -52,15 +53,7 @@ class Clients:
 
     def wrap_all(self, undo: ExitStack) -> None:
         """Wraps every class of model clients, those that are still to be defined included."""
-        for kind in list(_subclasses(ChatCompletionClient)):
-            self._wrap(undo, kind)
-
-        def init_subclass(cls: type[ChatCompletionClient], **kwargs: object) -> None:
-            super(ChatCompletionClient, cls).__init_subclass__(**kwargs)
-            self._wrap(undo, cls)
-
-        ChatCompletionClient.__init_subclass__ = classmethod(init_subclass)  # type: ignore[assignment, arg-type]
-        undo.callback(delattr, ChatCompletionClient, "__init_subclass__")
+        each_subclass(undo, ChatCompletionClient, partial(self._wrap, undo))
 
     def _wrap(self, undo: ExitStack, kind: type) -> None:
         for name, wrapper in (("create", self._create), ("create_stream", self._create_stream)):
@@ -132,17 +125,8 @@ class Clients:
             if recorded():
                 messages = args[0] if args else kwargs["messages"]
                 describe(span, lambda: asked(messages, kwargs.get("tools") or ()))
-        try:
+        with ended_by(span):
             yield span
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt):
-                span.set_attribute(semconv.CANCELLED, True)
-            else:
-                span.set_attribute(semconv.ERROR_TYPE, type(error).__qualname__)
-                span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
-            raise
-        finally:
-            span.end()
 
     def _twin(self, client: ChatCompletionClient) -> ChatCompletionClient | None:
         """The client that goes to the endpoint of the current rollout in this one's place, if it has to.
@@ -196,16 +180,10 @@ def _recorded_elsewhere(client: ChatCompletionClient) -> bool:
         return True
     for name in names & _SDKS.keys():
         adapter, instrumentor = _SDKS[name]
-        if (
-            adapter in sys.modules
-            and getattr(sys.modules[adapter], instrumentor)().is_instrumented_by_opentelemetry
-        ):
+        if at_work(adapter, instrumentor):
             return True
-    span = trace.get_current_span()
-    scope = getattr(getattr(span, "instrumentation_scope", None), "name", "")
-    attributes: Mapping[str, object] = getattr(span, "attributes", None) or {}
-    above = scope == SCOPE and attributes.get(semconv.OPERATION) == semconv.OPERATION_CHAT
-    return above or scope.startswith(_OTHERS)
+    scope = getattr(getattr(trace.get_current_span(), "instrumentation_scope", None), "name", "")
+    return inside_call(SCOPE) or scope.startswith(_OTHERS)
 
 
 def _at(endpoint: Endpoint, client: ChatCompletionClient, *, model: str) -> ChatCompletionClient:
@@ -222,9 +200,3 @@ def _understood(kwargs: _Kwargs) -> _Kwargs:
 
     extra = kwargs.get("extra_create_args") or {}
     return {**kwargs, "extra_create_args": {name: extra[name] for name in extra.keys() & create_kwargs}}
-
-
-def _subclasses(kind: type[object]) -> Iterator[type[object]]:
-    for found in kind.__subclasses__():
-        yield found
-        yield from _subclasses(found)

@@ -33,8 +33,8 @@ class AutoGenInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         from autogen_core.tools._base import BaseStreamTool
 
         from lightning_adapter_autogen import _agents, _clients, _spans, _tools
-        from lightning_adapter_autogen._content import SCOPE
-        from lightning_adapter_autogen._patches import replace, wrap
+        from lightning_adapter_autogen._scope import SCOPE
+        from lightning_adapter_openai.patches import replace, wrap
 
         undo = ExitStack()
         tracer = trace.get_tracer(SCOPE, tracer_provider=tracer_provider, schema_url=semconv.SCHEMA_URL)

@@ -15,8 +15,8 @@ from autogen_core.models import (
 )
 
 from agentlightning import semconv
+from agentlightning.capture.content import to_text
 from agentlightning.types import Json
-from lightning_adapter_autogen._content import to_text
 
 _REASONS: Final = {"function_calls": "tool_calls"}
 

@@ -11,10 +11,10 @@ from autogen_core.model_context import ChatCompletionContext
 from autogen_core.models import ChatCompletionClient
 from autogen_core.tools import BaseTool, Workbench
 
-ROOTS = (ChatAgent, Team)
+_ROOTS = (ChatAgent, Team)
 """What can be called with a task."""
 
-_OPEN = (*ROOTS, BaseTool, ChatCompletionContext, Memory, Workbench)
+_OPEN = (*_ROOTS, BaseTool, ChatCompletionContext, Memory, Workbench)
 _CLOSED = (str, bytes, int, float, bool, type, type(None), ChatCompletionClient, SingleThreadedAgentRuntime)
 
 

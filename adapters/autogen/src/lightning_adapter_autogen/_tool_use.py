@@ -8,8 +8,8 @@ from contextvars import ContextVar
 from opentelemetry.trace import Span
 
 from agentlightning import semconv
+from agentlightning.capture.content import say
 from agentlightning.types import Json
-from lightning_adapter_autogen._content import say
 
 pending: ContextVar[ToolUse | None] = ContextVar("agl_autogen_tool_use", default=None)
 

@@ -13,12 +13,11 @@ from autogen_agentchat.teams import BaseGroupChat, SelectorGroupChat
 from autogen_core.models import ChatCompletionClient, SystemMessage
 from autogen_core.tools import StaticWorkbench, ToolOverride, Workbench
 
+from agentlightning.adapters import resource_of
 from agentlightning.agents import Tunable, TunableKind
-from agentlightning.errors import ConfigError, TargetError
+from agentlightning.errors import TargetError
 from agentlightning.types import ModelEndpoint, PromptTemplate, Resource
 from lightning_adapter_autogen._objects import parts
-
-_Kind = TypeVar("_Kind", bound=Resource)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ def apply(root: object, resources: Mapping[str, Resource]) -> None:
         return
     for name, place in _places(root).items():
         if place.tunable.kind is not TunableKind.MODEL and (
-            prompt := _resource(resources, name, PromptTemplate)
+            prompt := resource_of(resources, name, PromptTemplate)
         ):
             place.put(prompt.template)
     for owner in parts(root):
@@ -138,7 +137,7 @@ def _put_descriptions(agent: AssistantAgent, resources: Mapping[str, Resource]) 
     wanted = {
         name.removeprefix(prefix): prompt.template
         for name in resources
-        if name.startswith(prefix) and (prompt := _resource(resources, name, PromptTemplate))
+        if name.startswith(prefix) and (prompt := resource_of(resources, name, PromptTemplate))
     }
     if wanted:
         agent._workbench = [_overridden(workbench, wanted) for workbench in agent._workbench]
@@ -166,7 +165,7 @@ def _model(client: object) -> object:
 
 def _put_model(owner: ChatAgent | Team, resources: Mapping[str, Resource]) -> None:
     client = getattr(owner, "_model_client", None)
-    endpoint = _resource(resources, f"{owner.name}.model", ModelEndpoint)
+    endpoint = resource_of(resources, f"{owner.name}.model", ModelEndpoint)
     if endpoint is None or not isinstance(client, ChatCompletionClient) or _model(client) is None:
         return
     wanted = {
@@ -189,12 +188,3 @@ def _twin(found: _Object) -> _Object:
     twin = object.__new__(type(found))
     twin.__dict__.update(found.__dict__)
     return twin
-
-
-def _resource(resources: Mapping[str, Resource], name: str, kind: type[_Kind]) -> _Kind | None:
-    found = resources.get(name)
-    if found is not None and not isinstance(found, kind):
-        raise ConfigError(
-            f"resource {name!r} must be a {kind.__name__}, found {found!r}; publish one of that kind"
-        )
-    return found

@@ -9,6 +9,7 @@ from typing import Final
 
 from opentelemetry.trace import TracerProvider
 
+from agentlightning.adapters import InstrumentorAdapter
 from agentlightning.agents import AgentFunction, Tunable
 from agentlightning.capture import RolloutContext
 from agentlightning.errors import TargetError
@@ -19,42 +20,31 @@ _SWITCHES: Final = {"CREWAI_DISABLE_TELEMETRY": "true", "CREWAI_TRACING_ENABLED"
 """Keep rollouts from the vendor. A crew that is constructed with `tracing=True` still asks for it itself."""
 
 
-class CrewAIAdapter:
+class CrewAIAdapter(InstrumentorAdapter):
     """Captures, binds and tunes crews, flows and agents. Model calls are captured and bound by their SDK's adapter."""
 
     name = "crewai"
+    accepted = ("crewai:Crew", "crewai:Flow", "crewai:Agent")
 
     def __init__(self) -> None:
-        self._instrumentor: CrewAIInstrumentor | None = None
-        self._openai = OpenAIAdapter()
+        super().__init__(CrewAIInstrumentor, below=(OpenAIAdapter(),))
         self._environment: dict[str, str | None] = {}
 
     def instrument(self, tracer_provider: TracerProvider) -> None:
         """Starts capture in this process, unless somebody has already, and switches the vendor's telemetry off."""
-        self._openai.instrument(tracer_provider)
-        instrumentor = CrewAIInstrumentor()
-        if not instrumentor.is_instrumented_by_opentelemetry:
+        if not CrewAIInstrumentor().is_instrumented_by_opentelemetry:
             self._environment = {name: os.environ.get(name) for name in _SWITCHES}
             os.environ.update(_SWITCHES)
-            instrumentor.instrument(tracer_provider=tracer_provider)
-            self._instrumentor = instrumentor
+        super().instrument(tracer_provider)
 
     def uninstrument(self) -> None:
         """Puts back what this adapter has changed."""
-        if self._instrumentor is not None:
-            self._instrumentor.uninstrument()
-            self._instrumentor = None
-            for name, value in self._environment.items():
-                os.environ.pop(name)
-                if value is not None:
-                    os.environ[name] = value
-        self._openai.uninstrument()
-
-    def accepts(self, agent: object) -> bool:
-        """Whether it is a crew, a flow or an agent."""
-        from crewai import Agent, Crew, Flow
-
-        return isinstance(agent, Crew | Flow | Agent)
+        super().uninstrument()
+        for name, value in self._environment.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        self._environment = {}
 
     def as_function(self, agent: object) -> AgentFunction:
         """Kicks it off: a crew and a flow with the task as inputs, an agent with the task as message.

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import msgspec
 from crewai import Agent, Crew, CrewOutput, Flow
 from crewai.lite_agent_output import LiteAgentOutput
-from pydantic import BaseModel
 
+from agentlightning.calling import conversation, output_data
 from agentlightning.errors import TargetError
 from agentlightning.types import Json
 
@@ -16,7 +15,7 @@ from agentlightning.types import Json
 def call(root: object, task: Json) -> Json:
     """Kicks a crew, a flow or an agent off, and returns its text, or the data that it was told to produce."""
     if isinstance(root, Agent):
-        return plain(root.kickoff(cast("Any", _messages(task))))
+        return plain(root.kickoff(cast("Any", conversation(task))))
     if isinstance(root, Crew):
         return plain(root.kickoff(inputs=_inputs(root, task)))
     return plain(cast("Flow[Any]", root).kickoff(inputs=task if isinstance(task, dict) else {"task": task}))
@@ -26,14 +25,8 @@ def plain(output: object) -> Json:
     """An output as data."""
     if isinstance(output, CrewOutput | LiteAgentOutput):
         found = getattr(output, "json_dict", None) or output.pydantic
-        return output.raw if found is None else plain(found)
-    if isinstance(output, BaseModel):
-        return output.model_dump(mode="json")
-    return msgspec.to_builtins(output, enc_hook=_unknown)
-
-
-def _unknown(value: object) -> Json:
-    return plain(value) if isinstance(value, BaseModel) else str(value)
+        return output.raw if found is None else output_data(found)
+    return output_data(output)
 
 
 def _inputs(crew: Crew, task: Json) -> dict[str, Json]:
@@ -48,10 +41,3 @@ def _inputs(crew: Crew, task: Json) -> dict[str, Json]:
             f"the crew has no place for the task {task!r}; write a placeholder such as '{{task}}' into a description"
         )
     raise TargetError(f"the crew's placeholders are {found}; pass a task with these keys, found {task!r}")
-
-
-def _messages(task: Json) -> str | list[Json]:
-    given = task.get("messages") if isinstance(task, dict) else task
-    if isinstance(given, list) and given and all(isinstance(one, dict) and "role" in one for one in given):
-        return given
-    return task if isinstance(task, str) else msgspec.json.encode(task).decode()

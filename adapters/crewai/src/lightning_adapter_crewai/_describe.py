@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
 from agentlightning import semconv
+from agentlightning.capture.content import to_text as json_text
 from agentlightning.types import Json
 from lightning_adapter_crewai._llms import recorded_below
 
@@ -26,12 +24,6 @@ class Told(NamedTuple):
     content: bool
 
 
-# Semantic conventions that core has no use for.
-OPERATION_WORKFLOW: Final = "invoke_workflow"
-OPERATION_RETRIEVAL: Final = "retrieval"
-WORKFLOW_NAME: Final = "gen_ai.workflow.name"
-RETRIEVAL_QUERY: Final = "gen_ai.retrieval.query.text"
-RETRIEVAL_DOCUMENTS: Final = "gen_ai.retrieval.documents"
 NAME: Final = "_agl_name"
 """What an agent is called in spans, where that is not its role."""
 
@@ -70,10 +62,7 @@ def to_text(value: object) -> str:
     if isinstance(value, str):
         return value
     dump = getattr(value, "model_dump", None)
-    try:
-        return msgspec.json.encode(dump(mode="json") if callable(dump) else value, enc_hook=repr).decode()
-    except (TypeError, ValueError):
-        return json.dumps(value, default=repr, skipkeys=True)
+    return json_text(dump(mode="json") if callable(dump) else value)
 
 
 def messages_of(role: str, text: str) -> str:
@@ -83,10 +72,10 @@ def messages_of(role: str, text: str) -> str:
 
 def _crew(told: Told) -> Start:
     name = told.event.crew_name or "crew"
-    found: Attributes = {semconv.OPERATION: OPERATION_WORKFLOW, WORKFLOW_NAME: name}
+    found: Attributes = {semconv.OPERATION: semconv.OPERATION_WORKFLOW, semconv.WORKFLOW_NAME: name}
     if told.content and told.event.inputs:
         found[semconv.INPUT_MESSAGES] = messages_of("user", to_text(told.event.inputs))
-    return f"{OPERATION_WORKFLOW} {name}", found
+    return f"{semconv.OPERATION_WORKFLOW} {name}", found
 
 
 def _task(told: Told) -> Start:
@@ -127,10 +116,13 @@ def _tool(told: Told) -> Start:
 def _flow(told: Told) -> Start | None:
     if getattr(told.source, "suppress_flow_events", False):
         return None  # agents and memory are flows inside; those are no part of the program
-    found: Attributes = {semconv.OPERATION: OPERATION_WORKFLOW, WORKFLOW_NAME: told.event.flow_name}
+    found: Attributes = {
+        semconv.OPERATION: semconv.OPERATION_WORKFLOW,
+        semconv.WORKFLOW_NAME: told.event.flow_name,
+    }
     if told.content and told.event.inputs:
         found[semconv.INPUT_MESSAGES] = messages_of("user", to_text(told.event.inputs))
-    return f"{OPERATION_WORKFLOW} {told.event.flow_name}", found
+    return f"{semconv.OPERATION_WORKFLOW} {told.event.flow_name}", found
 
 
 def _method(told: Told) -> Start:
@@ -139,12 +131,12 @@ def _method(told: Told) -> Start:
 
 
 def _retrieval(told: Told) -> Start:
-    found: Attributes = {semconv.OPERATION: OPERATION_RETRIEVAL}
+    found: Attributes = {semconv.OPERATION: semconv.OPERATION_RETRIEVAL}
     query = getattr(told.event, "query", None) or getattr(told.event, "task_prompt", None)
     if told.content and query:
-        found[RETRIEVAL_QUERY] = str(query)
+        found[semconv.RETRIEVAL_QUERY] = str(query)
     kind = told.event.type.removesuffix("_started")
-    return f"{OPERATION_RETRIEVAL} {kind}", found
+    return f"{semconv.OPERATION_RETRIEVAL} {kind}", found
 
 
 def _llm(told: Told) -> Start | None:
@@ -220,10 +212,10 @@ _ENDS: Final[Mapping[str, Callable[[Event], Attributes]]] = {
     "lite_agent_execution_completed": _output,
     "tool_usage_finished": lambda event: {semconv.TOOL_CALL_RESULT: to_text(event.output)},
     "flow_finished": _result,
-    "memory_query_completed": lambda event: {RETRIEVAL_DOCUMENTS: to_text(event.results)},
-    "memory_retrieval_completed": lambda event: {RETRIEVAL_DOCUMENTS: to_text(event.memory_content)},
+    "memory_query_completed": lambda event: {semconv.RETRIEVAL_DOCUMENTS: to_text(event.results)},
+    "memory_retrieval_completed": lambda event: {semconv.RETRIEVAL_DOCUMENTS: to_text(event.memory_content)},
     "knowledge_search_query_completed": lambda event: {
-        RETRIEVAL_DOCUMENTS: to_text(event.retrieved_knowledge)
+        semconv.RETRIEVAL_DOCUMENTS: to_text(event.retrieved_knowledge)
     },
     "llm_call_completed": _answer,
 }

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import ExitStack
 from typing import Any, Final, cast
 
-import wrapt
 from opentelemetry import trace
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 from opentelemetry.trace import TracerProvider
 
 from agentlightning import semconv
 from agentlightning.capture import RolloutContext
+from agentlightning.capture.content import wanted
 from lightning_adapter_crewai._describe import Event
 from lightning_adapter_crewai._spans import EventSpans
+from lightning_adapter_openai.patches import wrap
 
 SCOPE: Final = "lightning_adapter_crewai"
-CAPTURE_CONTENT: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-_CONTENT_VALUES: Final = frozenset({"true", "span_only", "span_and_event"})
 
 
 class CrewAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -45,11 +43,10 @@ class CrewAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         from crewai.events.event_bus import CrewAIEventsBus
 
         tracer = trace.get_tracer(SCOPE, tracer_provider=tracer_provider, schema_url=semconv.SCHEMA_URL)
-        content = os.environ.get(CAPTURE_CONTENT, "").lower() in _CONTENT_VALUES
-        self._spans = EventSpans(tracer, content=content)
+        self._spans = EventSpans(tracer, content=wanted())
         self._undo = ExitStack()
         for name, wrapper in (("emit", _emit(self._spans)), ("aemit", _aemit(self._spans))):
-            _wrap(self._undo, CrewAIEventsBus, name, wrapper)
+            wrap(self._undo, CrewAIEventsBus, name, wrapper)
 
     def _uninstrument(self, **_: object) -> None:
         self._undo.close()
@@ -87,18 +84,3 @@ def _aemit(spans: EventSpans) -> _Wrapper:
 
 def _given(source: object, event: Event) -> tuple[object, Event]:
     return source, event
-
-
-def _wrap(undo: ExitStack, owner: type, name: str, wrapper: _Wrapper) -> None:
-    """Wraps a method of a class; below somebody else's wrapper ours stays in the end, and does nothing."""
-    active = [True]
-    original = owner.__dict__[name]
-    patched = wrapt.FunctionWrapper(original, wrapper, enabled=lambda: bool(active))
-    setattr(owner, name, patched)
-
-    def put_back() -> None:
-        active.clear()
-        if owner.__dict__.get(name) is patched:
-            setattr(owner, name, original)
-
-    undo.callback(put_back)

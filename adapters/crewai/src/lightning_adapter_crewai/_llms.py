@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Final
 
+from agentlightning.capture.instrumentations import at_work
+
 _PROVIDERS: Final = (
     (
         "crewai.llms.providers.openai.completion",
@@ -25,6 +27,5 @@ def recorded_below(llm: object) -> bool:
     """Whether a model's calls get a span from the adapter of its SDK."""
     for module, provider, adapter, instrumentor in _PROVIDERS:
         if module in sys.modules and isinstance(llm, getattr(sys.modules[module], provider)):
-            found = sys.modules.get(adapter)
-            return found is not None and getattr(found, instrumentor)().is_instrumented_by_opentelemetry
+            return at_work(adapter, instrumentor)
     return False

@@ -6,18 +6,17 @@ import copy
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from crewai import Crew, Flow, Task
 from crewai.agents.agent_builder.base_agent import BaseAgent
 from crewai.tools import BaseTool
 
+from agentlightning.adapters import resource_of
 from agentlightning.agents import Tunable, TunableKind
-from agentlightning.errors import ConfigError, TargetError
+from agentlightning.errors import TargetError
 from agentlightning.types import ModelEndpoint, PromptTemplate, Resource
 from lightning_adapter_crewai._describe import NAME, agent_name
-
-_Kind = TypeVar("_Kind", bound=Resource)
 
 _OF_AGENT: Final = {
     "role": TunableKind.ROLE,
@@ -164,9 +163,9 @@ def _fresh_flow(flow: Flow[Any]) -> Flow[Any]:
 
 def _fill_texts(part: _Part, key: str, resources: Mapping[str, Resource]) -> None:
     for field in part.kinds:
-        if prompt := _resource(resources, f"{key}.{field}", PromptTemplate):
+        if prompt := resource_of(resources, f"{key}.{field}", PromptTemplate):
             setattr(part.value, field, prompt.template)
-    if endpoint := _resource(resources, f"{key}.model", ModelEndpoint):
+    if endpoint := resource_of(resources, f"{key}.model", ModelEndpoint):
         part.value.llm = _llm(part.value.llm, endpoint)
 
 
@@ -176,7 +175,7 @@ def _fill_tools(
     """Describes tools anew. `replaced` is by agent and tool: an agent's come first, its tasks have them, too."""
     agent = id(part.value if isinstance(part.value, BaseAgent) else part.value.agent)
     for name, tool in _own_tools(part.value):
-        if prompt := _resource(resources, f"{key}.tools.{name}", PromptTemplate):
+        if prompt := resource_of(resources, f"{key}.tools.{name}", PromptTemplate):
             replaced[agent, id(tool)] = tool.model_copy(update={"description": prompt.template})
     tools = part.value.tools or []
     if any((agent, id(tool)) in replaced for tool in tools):
@@ -189,12 +188,3 @@ def _llm(llm: Any, endpoint: ModelEndpoint) -> Any:  # noqa: ANN401 - CrewAI tak
         if (value := getattr(endpoint, field)) is not None:
             setattr(twin, field, value)
     return twin
-
-
-def _resource(resources: Mapping[str, Resource], name: str, kind: type[_Kind]) -> _Kind | None:
-    found = resources.get(name)
-    if found is not None and not isinstance(found, kind):
-        raise ConfigError(
-            f"resource {name!r} must be a {kind.__name__}, found {found!r}; publish one of that kind"
-        )
-    return found

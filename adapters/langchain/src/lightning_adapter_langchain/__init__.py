@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from lightning_adapter_langchain._adapter import LangChainAdapter
     from lightning_adapter_langchain._graphs import is_agent
     from lightning_adapter_langchain._instrumentor import LangChainInstrumentor
-    from lightning_adapter_langchain._patch import Patch
     from lightning_adapter_langchain._reader import ChainEnd, ChainStart, GraphReader
 
 __all__ = [
@@ -18,7 +17,6 @@ __all__ = [
     "GraphReader",
     "LangChainAdapter",
     "LangChainInstrumentor",
-    "Patch",
     "is_agent",
 ]
 
@@ -28,7 +26,6 @@ _MODULES = {
     "GraphReader": "_reader",
     "LangChainAdapter": "_adapter",
     "LangChainInstrumentor": "_instrumentor",
-    "Patch": "_patch",
     "is_agent": "_graphs",
 }
 

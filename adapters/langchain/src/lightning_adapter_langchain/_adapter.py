@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Final
 
 from langchain_core.runnables import Runnable
-from opentelemetry.trace import TracerProvider
 
+from agentlightning.adapters import InstrumentorAdapter
 from agentlightning.agents import Adapter, AgentFunction, Tunable
 from agentlightning.capture import RolloutContext
 from agentlightning.errors import TargetError
@@ -25,40 +25,17 @@ _SDKS: Final = (
 _ACCEPTED: Final = "chat models, chains, agents and graphs, all of which are a `Runnable`"
 
 
-class LangChainAdapter:
+class LangChainAdapter(InstrumentorAdapter):
     """Captures LangChain; binds its agents, chains and chat models, and lists what can be tuned in them.
 
     Calls of models on the SDKs of OpenAI and Anthropic are recorded and bound by the SDKs' own adapters.
     """
 
     name = "langchain"
+    accepted = ("langchain_core.runnables:Runnable",)
 
     def __init__(self) -> None:
-        self._instrumentor: LangChainInstrumentor | None = None
-        self._sdks: Sequence[Adapter] = ()
-
-    def instrument(self, tracer_provider: TracerProvider) -> None:
-        """Starts capture in this process, of the SDKs too, unless somebody has already."""
-        if not self._sdks:
-            self._sdks = _sdk_adapters()
-        for sdk in self._sdks:
-            sdk.instrument(tracer_provider)
-        instrumentor = LangChainInstrumentor()
-        if not instrumentor.is_instrumented_by_opentelemetry:
-            instrumentor.instrument(tracer_provider=tracer_provider)
-            self._instrumentor = instrumentor
-
-    def uninstrument(self) -> None:
-        """Puts back what this adapter has changed."""
-        if self._instrumentor is not None:
-            self._instrumentor.uninstrument()
-            self._instrumentor = None
-        for sdk in reversed(self._sdks):
-            sdk.uninstrument()
-
-    def accepts(self, agent: object) -> bool:
-        """Whether it is a `Runnable`."""
-        return isinstance(agent, Runnable)
+        super().__init__(LangChainInstrumentor, below=_sdk_adapters())
 
     def as_function(self, agent: object) -> AgentFunction:
         """The agent as a function of its task.

@@ -15,10 +15,6 @@ from lightning_adapter_langchain._messages import input_messages, parts, role, t
 
 Attributes = dict[str, str | bool | int | float | Sequence[str]]
 
-OPERATION_RETRIEVAL: Final = "retrieval"
-RETRIEVAL_QUERY: Final = "gen_ai.retrieval.query.text"
-RETRIEVAL_DOCUMENTS: Final = "gen_ai.retrieval.documents"
-TOOL_DESCRIPTION: Final = "gen_ai.tool.description"
 _PROVIDER: Final = "langchain"
 
 
@@ -117,7 +113,7 @@ def tool_asked(
     if call_id:
         found[semconv.TOOL_CALL_ID] = call_id
     if content:
-        found[TOOL_DESCRIPTION] = str(tool.get("description") or "")
+        found[semconv.TOOL_DESCRIPTION] = str(tool.get("description") or "")
         found[semconv.TOOL_CALL_ARGUMENTS] = text if inputs is None else to_text(dict(inputs))
     return found
 
@@ -136,9 +132,9 @@ def tool_answered(output: object, *, content: bool) -> Attributes:
 
 def retrieval_asked(query: str, *, content: bool) -> Attributes:
     """A retrieval that starts."""
-    found: Attributes = {semconv.OPERATION: OPERATION_RETRIEVAL}
+    found: Attributes = {semconv.OPERATION: semconv.OPERATION_RETRIEVAL}
     if content:
-        found[RETRIEVAL_QUERY] = query
+        found[semconv.RETRIEVAL_QUERY] = query
     return found
 
 
@@ -150,4 +146,4 @@ def retrieval_answered(documents: Sequence[Document], *, content: bool) -> Attri
         {"id": document.id, "content": document.page_content, "metadata": document.metadata}
         for document in documents
     ]
-    return {RETRIEVAL_DOCUMENTS: to_text(plain)}
+    return {semconv.RETRIEVAL_DOCUMENTS: to_text(plain)}

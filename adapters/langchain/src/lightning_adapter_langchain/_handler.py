@@ -143,7 +143,7 @@ class SpanHandler(BaseCallbackHandler):
         del serialized
         run = self.runs.start(run_id, parent_run_id)
         attributes = _describe.retrieval_asked(query, content=self._told(run))
-        title = f"{_describe.OPERATION_RETRIEVAL} {name or ''}".rstrip()
+        title = f"{semconv.OPERATION_RETRIEVAL} {name or ''}".rstrip()
         self._record(run, title, attributes, kind=SpanKind.CLIENT)
 
     def on_retriever_end(self, documents: Sequence[Document], *, run_id: UUID, **_: object) -> None:

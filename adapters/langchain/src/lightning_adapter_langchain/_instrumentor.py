@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-import wrapt
 from opentelemetry import trace
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 from opentelemetry.trace import Tracer, TracerProvider
 
 from agentlightning import semconv
+from agentlightning.capture.content import wanted
+from agentlightning.capture.instrumentations import is_wrapped
+from lightning_adapter_openai.patches import Wrapper, wrap
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import BaseCallbackHandler
     from opentelemetry.context import Context
 
     from lightning_adapter_langchain._handler import SpanHandler
-    from lightning_adapter_langchain._patch import Patch, Wrapper
     from lightning_adapter_langchain._reader import GraphReader
 
 SCOPE: Final = "lightning_adapter_langchain"
-CAPTURE_CONTENT: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-_CONTENT_VALUES: Final = frozenset({"true", "span_only", "span_and_event"})
-_INSTRUMENTATIONS: Final = ("opentelemetry.instrumentation.", "openinference.instrumentation.")
 
 
 class LangChainInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -42,7 +40,7 @@ class LangChainInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     _hook: ContextVar[BaseCallbackHandler | None] | None = None
     _handler: SpanHandler | None = None
-    _patches: list[Patch]
+    _undo: ExitStack
 
     def context_of(self, config: Mapping[str, Any]) -> Context | None:
         """The OpenTelemetry context inside of the run that a configuration was made for; None if it is not known."""
@@ -55,11 +53,11 @@ class LangChainInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         return ("langchain-core >= 1.2.18, < 2",)
 
     def _instrument(self, *, tracer_provider: TracerProvider | None = None, **_: object) -> None:
+        from langchain_core.callbacks import BaseCallbackManager
         from langchain_core.language_models import BaseChatModel
         from langchain_core.prompts import SystemMessagePromptTemplate
 
         from lightning_adapter_langchain import _models, _swaps
-        from lightning_adapter_langchain._patch import Patch
 
         doors: list[tuple[type, str, Wrapper]] = [
             (BaseChatModel, "generate", _models.generate),
@@ -69,8 +67,10 @@ class LangChainInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             (SystemMessagePromptTemplate, "format_messages", _swaps.format_messages),
             (SystemMessagePromptTemplate, "aformat_messages", _swaps.aformat_messages),
         ]
-        self._patches = [Patch(owner, name, wrapper) for owner, name, wrapper in doors]
-        if not _instrumented():  # then the other one's spans are read
+        self._undo = ExitStack()
+        for owner, name, wrapper in doors:
+            wrap(self._undo, owner, name, wrapper)
+        if not is_wrapped(vars(BaseCallbackManager)["__init__"]):  # then the other one's spans are read
             tracer = trace.get_tracer(SCOPE, tracer_provider=tracer_provider, schema_url=semconv.SCHEMA_URL)
             self._listen(tracer)
 
@@ -80,25 +80,22 @@ class LangChainInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
         from lightning_adapter_langchain import _graphs
         from lightning_adapter_langchain._handler import SpanHandler
-        from lightning_adapter_langchain._patch import Patch
 
-        content = os.environ.get(CAPTURE_CONTENT, "").lower() in _CONTENT_VALUES
-        self._handler = SpanHandler(tracer, content=content, readers=self.readers)
+        self._handler = SpanHandler(tracer, content=wanted(), readers=self.readers)
         # A default is there in every thread, whatever context it was started with.
         self._hook = ContextVar("agl_langchain_handler", default=self._handler)
         register_configure_hook(self._hook, inheritable=True)
         entering = _entering(self._handler)
-        self._patches.append(Patch(config, "_set_config_context", entering))
+        wrap(self._undo, config, "_set_config_context", entering)
         for pregel, runnables in _graphs.installed():
-            self._patches.append(Patch(runnables, "_set_config_context", entering))
-            self._patches.append(Patch(pregel, "stream", _graphs.stream))
-            self._patches.append(Patch(pregel, "astream", _graphs.astream))
+            wrap(self._undo, runnables, "_set_config_context", entering)
+            wrap(self._undo, pregel, "stream", _graphs.stream)
+            wrap(self._undo, pregel, "astream", _graphs.astream)
 
     def _uninstrument(self, **_: object) -> None:
         from langchain_core.tracers import context
 
-        for patch in reversed(self._patches):
-            patch.undo()
+        self._undo.close()
         context._configure_hooks[:] = [hook for hook in context._configure_hooks if hook[0] is not self._hook]
         if self._handler is not None:
             self._handler.runs.clear()
@@ -120,16 +117,3 @@ def _entering(handler: SpanHandler) -> Wrapper:
         return found
 
     return wrapper
-
-
-def _instrumented() -> bool:
-    """Whether an OpenTelemetry instrumentation of somebody else records LangChain already."""
-    from langchain_core.callbacks import BaseCallbackManager
-
-    method: object = vars(BaseCallbackManager)["__init__"]
-    while isinstance(method, wrapt.FunctionWrapper):
-        wrapper: Any = getattr(method, "_self_wrapper", None)
-        if str(getattr(wrapper, "__module__", "")).startswith(_INSTRUMENTATIONS):
-            return True
-        method = method.__wrapped__
-    return False

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import msgspec
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
+from agentlightning.capture.content import to_text as json_text
 from agentlightning.types import Json
 
 _ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "tool"}
@@ -16,10 +15,7 @@ _ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool"
 
 def to_text(value: object) -> str:
     """A value as JSON text; what JSON cannot express is described rather than refused."""
-    try:
-        return msgspec.json.encode(value, enc_hook=_plain).decode()
-    except (TypeError, ValueError):
-        return json.dumps(value, default=repr, skipkeys=True)
+    return json_text(value, plain=_plain)
 
 
 def input_messages(messages: Iterable[BaseMessage]) -> list[Json]:

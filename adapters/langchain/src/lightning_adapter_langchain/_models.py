@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -11,6 +10,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from opentelemetry import context as otel_context
 
+from agentlightning.capture.instrumentations import at_work
 from lightning_adapter_langchain._scope import astepwise, inside, stepwise
 from lightning_adapter_langchain._swaps import current_swaps
 
@@ -80,10 +80,7 @@ def recorded_below(model: BaseChatModel | None, provider: object) -> bool:
         provider: What LangChain says of it.
     """
     for sdk, package, adapter, instrumentor in _SDKS:
-        if (
-            adapter in sys.modules
-            and getattr(sys.modules[adapter], instrumentor)().is_instrumented_by_opentelemetry
-        ):
+        if at_work(adapter, instrumentor):
             if model is None and provider == sdk:
                 return True
             if model is not None and (_of(type(model).__mro__, package) or _holds(model, sdk)):

@@ -11,10 +11,9 @@ from uuid import UUID
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, Status, StatusCode
+from opentelemetry.trace import Span
 
-from agentlightning import semconv
-from agentlightning.capture.model_call import describe
+from agentlightning.capture.model_call import describe, failed
 
 _RUN: Final = "agl-langchain-run"
 _CONTROL_FLOW: Final = "GraphBubbleUp"
@@ -121,11 +120,8 @@ def enter(run: Run) -> None:
 
 
 def _finish(span: Span, error: BaseException | None) -> None:
-    if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt):
-        span.set_attribute(semconv.CANCELLED, True)
-    elif error is not None and not is_control_flow(error):
-        span.set_attribute(semconv.ERROR_TYPE, type(error).__qualname__)
-        span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+    if error is not None and not is_control_flow(error):
+        failed(span, error)
     span.end()
 
 

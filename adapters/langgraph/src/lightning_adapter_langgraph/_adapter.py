@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 from langgraph.pregel import Pregel
-from opentelemetry.trace import TracerProvider
 
+from agentlightning.adapters import InstrumentorAdapter
 from agentlightning.agents import AgentFunction, Tunable
 from agentlightning.capture import RolloutContext
 from agentlightning.errors import TargetError
@@ -14,33 +14,15 @@ from lightning_adapter_langchain import LangChainAdapter
 from lightning_adapter_langgraph._instrumentor import LangGraphInstrumentor
 
 
-class LangGraphAdapter:
+class LangGraphAdapter(InstrumentorAdapter):
     """Captures graphs, on top of LangChain's adapter, which binds and tunes what their nodes refer to."""
 
     name = "langgraph"
+    accepted = ("langgraph.pregel:Pregel",)
 
     def __init__(self) -> None:
         self._langchain = LangChainAdapter()
-        self._instrumentor: LangGraphInstrumentor | None = None
-
-    def instrument(self, tracer_provider: TracerProvider) -> None:
-        """Starts capture in this process, of LangChain too, unless somebody has already."""
-        self._langchain.instrument(tracer_provider)
-        instrumentor = LangGraphInstrumentor()
-        if not instrumentor.is_instrumented_by_opentelemetry:
-            instrumentor.instrument(tracer_provider=tracer_provider)
-            self._instrumentor = instrumentor
-
-    def uninstrument(self) -> None:
-        """Puts back what this adapter has changed."""
-        if self._instrumentor is not None:
-            self._instrumentor.uninstrument()
-            self._instrumentor = None
-        self._langchain.uninstrument()
-
-    def accepts(self, agent: object) -> bool:
-        """Whether it is a compiled graph."""
-        return isinstance(agent, Pregel)
+        super().__init__(LangGraphInstrumentor, below=(self._langchain,))
 
     def as_function(self, agent: object) -> AgentFunction:
         """The graph as a function of its task.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
@@ -10,7 +11,8 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type:
 from opentelemetry.trace import TracerProvider
 
 from agentlightning import semconv
-from lightning_adapter_langchain import LangChainInstrumentor, Patch
+from lightning_adapter_langchain import LangChainInstrumentor
+from lightning_adapter_openai.patches import wrap
 
 if TYPE_CHECKING:
     from lightning_adapter_langgraph._decisions import Decisions
@@ -25,7 +27,7 @@ class LangGraphInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """
 
     _decisions: Decisions
-    _patch: Patch
+    _undo: ExitStack
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Versions of LangGraph that it knows."""
@@ -49,8 +51,9 @@ class LangGraphInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             decisions.branched(branch, result, inside=LangChainInstrumentor().context_of(config))
             return found
 
-        self._patch = Patch(BranchSpec, "_finish", finish)
+        self._undo = ExitStack()
+        wrap(self._undo, BranchSpec, "_finish", finish)
 
     def _uninstrument(self, **_: object) -> None:
-        self._patch.undo()
+        self._undo.close()
         LangChainInstrumentor.readers.remove(self._decisions)

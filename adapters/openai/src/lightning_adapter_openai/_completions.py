@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from agentlightning import semconv
+from agentlightning.capture.content import to_text
 from agentlightning.capture.http import decode, events
 from agentlightning.types import Json
 from lightning_adapter_openai._describe import Attributes, answered, asked
-from lightning_adapter_openai._messages import field, items, to_text
+from lightning_adapter_openai._messages import field, items
 
 
 def request_attributes(request: Mapping[str, object], content: bool) -> Attributes:

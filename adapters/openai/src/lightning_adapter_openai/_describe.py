@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from agentlightning import semconv
-from lightning_adapter_openai._messages import field, input_messages, items, output_messages, to_text
+from agentlightning.capture.content import to_text
+from lightning_adapter_openai._messages import field, input_messages, items, output_messages
 
 Attribute = str | bool | int | float | Sequence[str]
 Attributes = dict[str, Attribute]

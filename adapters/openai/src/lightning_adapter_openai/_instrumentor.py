@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Collection
-from functools import partial
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, cast
 
-import wrapt
 from opentelemetry import trace
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 from opentelemetry.trace import TracerProvider
 
 from agentlightning import semconv
+from agentlightning.capture.content import wanted
+from agentlightning.capture.instrumentations import is_wrapped
+from lightning_adapter_openai.patches import wrap
 
 if TYPE_CHECKING:
     from lightning_adapter_openai._api import Api, Resource
@@ -20,16 +21,13 @@ if TYPE_CHECKING:
     from lightning_adapter_openai._calls import Calls
 
 SCOPE: Final = "lightning_adapter_openai"
-CAPTURE_CONTENT: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-_CONTENT_VALUES: Final = frozenset({"true", "span_only", "span_and_event"})
-_INSTRUMENTATIONS: Final = ("opentelemetry.instrumentation.", "openinference.instrumentation.")
 _Method = Callable[..., object]
 
 
 class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Records calls of models as spans, and points them at the endpoint of the current rollout."""
 
-    _patches: list[_Patch]
+    _undo: ExitStack
     _pools: HttpPools | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -46,7 +44,7 @@ class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
         tracer = trace.get_tracer(SCOPE, tracer_provider=tracer_provider, schema_url=semconv.SCHEMA_URL)
         observed = any(
-            _instrumented(owner.__dict__.get(name))
+            is_wrapped(owner.__dict__.get(name))
             for owner, name in (
                 (chat.Completions, "create"),
                 (chat.AsyncCompletions, "create"),
@@ -54,11 +52,10 @@ class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
                 (openai.AsyncOpenAI, "request"),
             )
         )
-        content = os.environ.get(CAPTURE_CONTENT, "").lower() in _CONTENT_VALUES
         self._pools = (
             self._pools or new_pools()
         )  # connections outlive instrumentations: an event loop has one pool
-        calls = Calls(tracer=None if observed else tracer, content=content, pools=self._pools)
+        calls = Calls(tracer=None if observed else tracer, content=wanted(), pools=self._pools)
         methods: list[tuple[Api, type, type, str]] = [
             (_api.CHAT, chat.Completions, chat.AsyncCompletions, "create"),
             (_api.CHAT, chat.Completions, chat.AsyncCompletions, "parse"),
@@ -67,44 +64,20 @@ class OpenAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             (_api.COMPLETIONS, completions.Completions, completions.AsyncCompletions, "create"),
             (_api.EMBEDDINGS, embeddings.Embeddings, embeddings.AsyncEmbeddings, "create"),
         ]
-        self._patches = [
-            _Patch(
-                owner,
-                name,
-                partial(wrapper, calls=calls, api=api, shorten=(api, name) == (_api.CHAT, "create")),
-            )
-            for api, sync, asynchronous, name in methods
-            for owner, wrapper in ((sync, _sync), (asynchronous, _async))
-        ]
-        self._patches += [
-            _Patch(openai.OpenAI, "__init__", lambda _: _constructor(late_key)),
-            _Patch(openai.AsyncOpenAI, "__init__", lambda _: _constructor(late_key_async)),
-        ]
+        undo = ExitStack()
+        for api, sync, asynchronous, name in methods:
+            shorten = (api, name) == (_api.CHAT, "create")
+            for owner, wrapper in ((sync, _sync), (asynchronous, _async)):
+                original = owner.__dict__[name]
+                wrap(undo, owner, name, wrapper(original, calls=calls, api=api, shorten=shorten))
+        wrap(undo, openai.OpenAI, "__init__", _constructor(late_key))
+        wrap(undo, openai.AsyncOpenAI, "__init__", _constructor(late_key_async))
+        self._undo = undo
 
     def _uninstrument(self, **_: object) -> None:
-        for patch in reversed(self._patches):
-            patch.undo()
+        self._undo.close()
         if self._pools is not None:
             self._pools.close()
-
-
-class _Patch:
-    """A method of a class that is wrapped until `undo`."""
-
-    def __init__(self, owner: type, name: str, wrapper: Callable[[_Method], _Method]) -> None:
-        self._owner, self._name = owner, name
-        self._original = owner.__dict__[name]
-        self._active = True
-        self._patched = wrapt.FunctionWrapper(
-            self._original, wrapper(self._original), enabled=lambda: self._active
-        )
-        setattr(owner, name, self._patched)
-
-    def undo(self) -> None:
-        """Puts the original back; below somebody else's wrapper ours stays, and does nothing."""
-        self._active = False
-        if self._owner.__dict__.get(self._name) is self._patched:
-            setattr(self._owner, self._name, self._original)
 
 
 def _rebind(original: _Method, resource: object) -> _Method:
@@ -162,13 +135,3 @@ def _constructor(key: Callable[[], object]) -> _Method:
         return method(*args, **kwargs)
 
     return construct
-
-
-def _instrumented(method: object) -> bool:
-    """Whether an OpenTelemetry instrumentation of somebody else has wrapped it."""
-    while isinstance(method, wrapt.FunctionWrapper):
-        wrapper = getattr(method, "_self_wrapper", None)
-        if str(getattr(wrapper, "__module__", "")).startswith(_INSTRUMENTATIONS):
-            return True
-        method = method.__wrapped__
-    return False

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
-
-import msgspec
 
 from agentlightning.types import Json
 
@@ -21,14 +18,6 @@ def field(value: object, name: str) -> object:
 def items(value: object) -> Sequence[object]:
     """The elements of a list or tuple; empty for everything else."""
     return value if isinstance(value, list | tuple) else ()
-
-
-def to_text(value: Json) -> str:
-    """A value as JSON text; what JSON cannot express is described rather than refused."""
-    try:
-        return msgspec.json.encode(value, enc_hook=repr).decode()
-    except (TypeError, ValueError):
-        return json.dumps(value, default=repr, skipkeys=True)
 
 
 def input_messages(messages: Iterable[object]) -> list[Json]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from opentelemetry.trace import TracerProvider
-
+from agentlightning.adapters import InstrumentorAdapter
 from agentlightning.agents import AgentFunction, Tunable
 from agentlightning.capture import RolloutContext
 from agentlightning.errors import TargetError
@@ -17,35 +16,17 @@ if TYPE_CHECKING:
     from agentlightning.types import Json
 
 
-class OpenAIAgentsAdapter:
-    """Captures, binds and tunes agents. Model calls are captured and bound by the adapter of the OpenAI SDK."""
+class OpenAIAgentsAdapter(InstrumentorAdapter):
+    """Captures, binds and tunes agents. Model calls are captured and bound by the adapter of the OpenAI SDK.
+
+    While it is at work traces no longer go to the vendor.
+    """
 
     name = "openai-agents"
+    accepted = ("agents:Agent",)
 
     def __init__(self) -> None:
-        self._instrumentor: OpenAIAgentsInstrumentor | None = None
-        self._openai = OpenAIAdapter()
-
-    def instrument(self, tracer_provider: TracerProvider) -> None:
-        """Starts capture in this process, unless somebody has already. Traces no longer go to the vendor."""
-        self._openai.instrument(tracer_provider)
-        instrumentor = OpenAIAgentsInstrumentor()
-        if not instrumentor.is_instrumented_by_opentelemetry:
-            instrumentor.instrument(tracer_provider=tracer_provider)
-            self._instrumentor = instrumentor
-
-    def uninstrument(self) -> None:
-        """Puts back what this adapter has changed."""
-        if self._instrumentor is not None:
-            self._instrumentor.uninstrument()
-            self._instrumentor = None
-        self._openai.uninstrument()
-
-    def accepts(self, agent: object) -> bool:
-        """Whether it is an agent of the SDK."""
-        from agents import Agent
-
-        return isinstance(agent, Agent)
+        super().__init__(OpenAIAgentsInstrumentor, below=(OpenAIAdapter(),))
 
     def as_function(self, agent: object) -> AgentFunction:
         """Runs it with the task: a text, or messages with role and content; other data as JSON text.

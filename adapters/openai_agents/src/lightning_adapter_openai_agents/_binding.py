@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from agents import Agent, FunctionTool, Handoff, Model, ModelSettings, OpenAIResponsesModel, Tool, handoff
@@ -13,12 +13,11 @@ from agents.models.openai_responses import OpenAIResponsesWSModel
 from agents.run_config import RunConfig
 from agents.run_internal.agent_bindings import AgentBindings
 
+from agentlightning.adapters import resource_of
 from agentlightning.capture import RolloutContext, current_rollout
-from agentlightning.errors import ConfigError
 from agentlightning.types import ModelEndpoint, PromptTemplate, Resource
 
 _Agent = Agent[Any]
-_Kind = TypeVar("_Kind", bound=Resource)
 
 
 class Bindings:
@@ -70,7 +69,7 @@ def handoffs_of(agent: _Agent) -> list[Handoff[Any, Any]]:
 def _with(agent: _Agent, resources: Mapping[str, Resource]) -> _Agent:
     """The agent with the values that resources have for it; itself where they have none."""
     changes: dict[str, object] = {}
-    if prompt := _resource(resources, f"{agent.name}.instructions", PromptTemplate):
+    if prompt := resource_of(resources, f"{agent.name}.instructions", PromptTemplate):
         changes["instructions"] = prompt.template
     handoffs = [
         _handed(given, shown, agent.name, resources)
@@ -78,7 +77,7 @@ def _with(agent: _Agent, resources: Mapping[str, Resource]) -> _Agent:
     ]
     if any(new is not old for new, old in zip(handoffs, agent.handoffs, strict=True)):
         changes["handoffs"] = handoffs
-    if endpoint := _resource(resources, f"{agent.name}.model", ModelEndpoint):
+    if endpoint := resource_of(resources, f"{agent.name}.model", ModelEndpoint):
         settings = ModelSettings(temperature=endpoint.temperature, max_tokens=endpoint.max_tokens)
         changes["model_settings"] = agent.model_settings.resolve(settings)
         changes["model"] = endpoint.model
@@ -96,7 +95,7 @@ def _with(agent: _Agent, resources: Mapping[str, Resource]) -> _Agent:
 def _handed(
     given: _Agent | Handoff[Any, Any], shown: Handoff[Any, Any], owner: str, resources: Mapping[str, Resource]
 ) -> _Agent | Handoff[Any, Any]:
-    prompt = _resource(resources, f"{owner}.handoffs.{shown.tool_name}", PromptTemplate)
+    prompt = resource_of(resources, f"{owner}.handoffs.{shown.tool_name}", PromptTemplate)
     if prompt is None:
         return given
     twin = copy.copy(shown)
@@ -105,18 +104,9 @@ def _handed(
 
 
 def _described(tool: Tool, owner: str, resources: Mapping[str, Resource]) -> Tool:
-    prompt = _resource(resources, f"{owner}.tools.{tool.name}", PromptTemplate)
+    prompt = resource_of(resources, f"{owner}.tools.{tool.name}", PromptTemplate)
     if prompt is None or not isinstance(tool, FunctionTool):
         return tool
     twin = copy.copy(tool)
     twin.description = prompt.template
     return twin
-
-
-def _resource(resources: Mapping[str, Resource], name: str, kind: type[_Kind]) -> _Kind | None:
-    found = resources.get(name)
-    if found is not None and not isinstance(found, kind):
-        raise ConfigError(
-            f"resource {name!r} must be a {kind.__name__}, found {found!r}; publish one of that kind"
-        )
-    return found

@@ -33,9 +33,9 @@ class OpenAIAgentsInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         from agents.tracing import setup
         from agents.tracing.spans import SpanImpl
 
+        from lightning_adapter_openai.patches import replace, wrap
         from lightning_adapter_openai_agents import _binding, _models, _processor, _provider
-        from lightning_adapter_openai_agents._content import SCOPE
-        from lightning_adapter_openai_agents._patches import replace, wrap
+        from lightning_adapter_openai_agents._scope import SCOPE
 
         undo = ExitStack()
         tracer = trace.get_tracer(SCOPE, tracer_provider=tracer_provider, schema_url=semconv.SCHEMA_URL)

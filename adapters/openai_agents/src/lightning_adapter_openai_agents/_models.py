@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, aclosing, contextmanager
+from functools import partial
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 from agents import Model, ModelResponse, OpenAIChatCompletionsModel, OpenAIResponsesModel
 from openai import AsyncOpenAI
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import Span, SpanKind, Tracer
 
 from agentlightning import semconv
 from agentlightning.capture import RolloutContext, current_rollout
-from agentlightning.capture.model_call import describe
+from agentlightning.capture.content import recorded
+from agentlightning.capture.model_call import describe, ended_by, inside_call
 from lightning_adapter_openai._responses import request_attributes, response_attributes
-from lightning_adapter_openai_agents._content import SCOPE, recorded
-from lightning_adapter_openai_agents._patches import wrap
+from lightning_adapter_openai.patches import each_subclass, wrap
+from lightning_adapter_openai_agents._scope import SCOPE
 
 _RIDING: Final = (OpenAIChatCompletionsModel, OpenAIResponsesModel)
 _Args = tuple[Any, ...]
@@ -38,15 +39,7 @@ class Models:
 
     def wrap_all(self, undo: ExitStack) -> None:
         """Wraps every class of models, those that are still to be defined included."""
-        for kind in list(_subclasses(Model)):
-            self._wrap(undo, kind)
-
-        def init_subclass(cls: type[Model], **kwargs: object) -> None:
-            super(Model, cls).__init_subclass__(**kwargs)
-            self._wrap(undo, cls)
-
-        Model.__init_subclass__ = classmethod(init_subclass)  # type: ignore[assignment, arg-type]
-        undo.callback(delattr, Model, "__init_subclass__")
+        each_subclass(undo, Model, partial(self._wrap, undo))
 
     def _wrap(self, undo: ExitStack, kind: type) -> None:
         if issubclass(kind, _RIDING):
@@ -58,7 +51,7 @@ class Models:
     async def _get(
         self, method: Callable[..., Awaitable[Any]], model: Model, args: _Args, kwargs: _Kwargs
     ) -> object:
-        if _is_inside():
+        if inside_call(SCOPE):
             return await method(*args, **kwargs)
         if twin := self._twin(model):
             return await twin.get_response(*args, **kwargs)
@@ -76,7 +69,7 @@ class Models:
     def _stream(
         self, method: Callable[..., Any], model: Model, args: _Args, kwargs: _Kwargs
     ) -> AsyncIterator[object]:
-        if _is_inside():
+        if inside_call(SCOPE):
             return cast("AsyncIterator[object]", method(*args, **kwargs))
         if twin := self._twin(model):
             return twin.stream_response(*args, **kwargs)
@@ -106,17 +99,8 @@ class Models:
         if span.is_recording():
             describe(span, lambda: request_attributes(given, recorded()))
             span.set_attribute(semconv.PROVIDER, "openai_agents")
-        try:
+        with ended_by(span):
             yield span
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt):
-                span.set_attribute(semconv.CANCELLED, True)
-            else:
-                span.set_attribute(semconv.ERROR_TYPE, type(error).__qualname__)
-                span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
-            raise
-        finally:
-            span.end()
 
     def _twin(self, model: Model) -> Model | None:
         """The model that goes to the endpoint of the current rollout in this one's place, if it has to.
@@ -138,17 +122,3 @@ class Models:
 
 def _describe_stream(span: Span, event: Any) -> None:  # noqa: ANN401 - an event of the SDK
     describe(span, lambda: response_attributes(event.response, recorded()))
-
-
-def _is_inside() -> bool:
-    """Whether a class above has the span already."""
-    span = trace.get_current_span()
-    scope = getattr(getattr(span, "instrumentation_scope", None), "name", "")
-    attributes = getattr(span, "attributes", None) or {}
-    return scope == SCOPE and attributes.get(semconv.OPERATION) == semconv.OPERATION_CHAT
-
-
-def _subclasses(kind: type[object]) -> Iterator[type[object]]:
-    for found in kind.__subclasses__():
-        yield found
-        yield from _subclasses(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable, Mapping
 from contextvars import Token
@@ -29,12 +28,11 @@ from opentelemetry.trace import Span as OtelSpan
 from opentelemetry.trace import Status, StatusCode, Tracer
 
 from agentlightning import semconv
-from lightning_adapter_openai_agents._content import say
+from agentlightning.capture.content import say
+from agentlightning.capture.model_call import failed, is_cancellation
 
 _LEFT_OUT: Final = (TaskSpanData, TurnSpanData, GenerationSpanData, ResponseSpanData)
 """Frames around agents, and model calls: the SDK below has a span for each that says what was sent."""
-
-_TRIGGERED: Final = "agl.guardrail.triggered"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,11 +79,8 @@ class Processor(TracingProcessor):
             return
         _describe(found.span, span.span_data)
         error = found.caught or sys.exception()
-        if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt):
-            found.span.set_attribute(semconv.CANCELLED, True)
-        elif error is not None and error is not found.handled:
-            found.span.set_attribute(semconv.ERROR_TYPE, type(error).__qualname__)
-            found.span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+        if error is not None and (error is not found.handled or is_cancellation(error)):
+            failed(found.span, error)
         elif span.error is not None:
             found.span.set_status(Status(StatusCode.ERROR, span.error["message"]))
         if trace.get_current_span() is found.span:  # it may end in another context than it started in
@@ -137,7 +132,9 @@ def _named(data: SpanData) -> tuple[str, dict[str, str]]:
         case HandoffSpanData():
             return f"handoff from {data.from_agent}", {}
         case GuardrailSpanData():
-            return f"guardrail {data.name}", {}
+            return f"{semconv.OPERATION_GUARDRAIL} {data.name}", {
+                semconv.OPERATION: semconv.OPERATION_GUARDRAIL
+            }
         case MCPListToolsSpanData():
             return f"tools/list {data.server}", {}
         case CustomSpanData():
@@ -157,7 +154,7 @@ def _describe(span: OtelSpan, data: SpanData) -> None:
         case HandoffSpanData():
             span.update_name(f"handoff from {data.from_agent} to {data.to_agent}")
         case GuardrailSpanData():
-            span.set_attribute(_TRIGGERED, data.triggered)
+            span.set_attribute(semconv.GUARDRAIL_TRIGGERED, data.triggered)
         case CustomSpanData():
             say(span, semconv.OBJECT, lambda: data.data)
         case _:
