@@ -292,6 +292,16 @@ def dialects(session: nox.Session) -> None:
     session.run("python", "tests/dialects", *session.posargs)
 
 
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """Tests and measures what needs a GPU: `nox -s gpu -- [--rounds N]`. Torch is what the index has for it."""
+    named = {package.path.name: package for package in PACKAGES}
+    parts = [argument for name in ("core", "torch") for argument in named[name].editable]
+    session.install(*parts, *group("test"))
+    session.run("pytest", "-m", "gpu", "plugins/torch/tests")
+    session.run("python", "tests/benchmarks", "learner_gpu", "--json", *session.posargs)
+
+
 def _test_alone(session: nox.Session, package: Package) -> None:
     session.install(*requirements(CORE, *package.neighbours, package, groups=("test",)))
     session.run("pytest", str(package.path / "tests"), *session.posargs, env=ONE_THREAD)

@@ -208,7 +208,7 @@ def test_config_shows_every_value_and_where_it_came_from(
             "no installed plugin provides the algorithm",
         ),
         (["train", "a.py:x", "--config", "missing.toml"], "'missing.toml' cannot be read"),
-        (["train", "a.py:x", "--upstream", "nonsense"], "--upstream takes MODEL=URL, got 'nonsense'"),
+        (["train", "a.py:x", "--upstream", "nonsense"], "api_key_env=EXAMPLE_KEY', got 'nonsense'"),
         (["train", "a.py:x", "--seed", "x"], "'x' is not a valid integer"),
         (["eval", "a.py:x"], "--data"),
         (["run", "a.py:x"], "TASK"),

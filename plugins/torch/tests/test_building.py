@@ -22,10 +22,11 @@ from agentlightning.errors import ConfigError, EngineError
 from agentlightning.types import TokenForest
 from lightning_plugin_torch import create_backend
 from lightning_plugin_torch._build import build
-from lightning_plugin_torch._cache import Page, Recorder
+from lightning_plugin_torch._cache import Page, Rows
+from lightning_plugin_torch._forward import Forward
 from lightning_plugin_torch._model import load
 from lightning_plugin_torch._options import BuildOptions, TorchOptions
-from lightning_plugin_torch._sizes import safe_sizes
+from lightning_plugin_torch._sizes import agreeing_rows, safe_sizes
 
 Options = dict[str, object]
 Planter = Callable[..., TokenForest]
@@ -102,8 +103,8 @@ async def test_a_context_beyond_the_model_is_refused(model_directory: Path, tmp_
 
 def test_some_number_of_rows_is_safe(model_directory: Path) -> None:
     model = load(model_directory, TorchOptions(model=str(model_directory)))
-    assert safe_sizes(model, largest=1) == (1,)
-    assert safe_sizes(model, largest=16)[-1] <= 16
+    assert safe_sizes(Forward(model), largest=1) == (1,)
+    assert safe_sizes(Forward(model), largest=16)[-1] <= 16
 
 
 def _random_model(config: PreTrainedConfig, tokenizer_from: Path, directory: Path) -> str:
@@ -162,11 +163,15 @@ class UnevenModel:
 
     def __init__(self, *, uneven_places: bool) -> None:
         self._uneven_places = uneven_places
+        self.model = self
 
-    def prefill(self, prompt: tuple[int, ...], recorder: Recorder) -> None:
-        recorder.update(torch.zeros(1, 1, len(prompt), 1), torch.zeros(1, 1, len(prompt), 1), 0)
+    def rows(self, rows: Rows) -> torch.Tensor:
+        ids_R_W, _, _ = rows.feed(self.device)
+        zeros_R_1_W_1 = torch.zeros(len(ids_R_W), 1, ids_R_W.shape[1], 1)
+        rows.update(zeros_R_1_W_1, zeros_R_1_W_1, 0)
+        return torch.zeros(len(ids_R_W), 1) + 1e-6 * (len(ids_R_W) == 4)
 
-    def decode(self, page: Page) -> torch.Tensor:
+    def page(self, page: Page) -> torch.Tensor:
         ids_S_1, _, _ = page.feed()
         uneven_S_1 = torch.arange(len(ids_S_1))[:, None] if self._uneven_places else float(len(ids_S_1) >= 32)
         return ids_S_1 + 1e-6 * uneven_S_1
@@ -175,6 +180,11 @@ class UnevenModel:
 def test_only_numbers_of_rows_that_agree_are_used() -> None:
     assert safe_sizes(UnevenModel(uneven_places=False), largest=0) == (32, 64)
     assert safe_sizes(UnevenModel(uneven_places=True), largest=0) == (1,)
+
+
+def test_only_numbers_of_blocks_that_agree_are_computed_together() -> None:
+    assert agreeing_rows(UnevenModel(uneven_places=False), width=16, most=8) == (1, 2, 8)
+    assert agreeing_rows(UnevenModel(uneven_places=False), width=16, most=1) == (1,)
 
 
 def test_hooks_load_without_torch() -> None:

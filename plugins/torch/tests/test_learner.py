@@ -116,7 +116,7 @@ def test_the_logits_of_many_tokens_are_computed_in_parts(
     forest = plant([(list(range(7, 60)), list(range(60, 90)))])
     whole = trainer(model_directory)
     one = whole.forward_backward(forest, RATIO)
-    monkeypatch.setattr("lightning_plugin_torch._trainer.LOGITS_AT_ONCE", 2000)
+    monkeypatch.setattr("lightning_plugin_torch._scoring.LOGITS_AT_ONCE", 2000)
     parts = trainer(model_directory)
     assert parts.forward_backward(forest, RATIO) == pytest.approx(one, rel=1e-5)
     for name, gradient in gradients(whole).items():

@@ -59,12 +59,13 @@ class Answer:
     Attributes:
         prompt: Prompt ids.
         params: How tokens are chosen.
+        request: Id of the request that it answers.
         end_ids: Tokens that end the answer.
         watch: Is told each token; true ends the answer (stop strings).
         sink: Is told each token as it is sampled (streaming).
         done: Settled with the sequence itself at the end; cancelling it frees the slot.
         tokens: What was sampled.
-        versions: Policy versions that sampled it, in order.
+        runs: Policy versions that sampled it, each with its number of tokens, in order.
         finished: `stop` or `length` at the end.
     """
 
@@ -75,8 +76,14 @@ class Answer:
     sink: Callable[[Token], None] | None = None
     done: Future[Answer] = field(default_factory=Future)
     tokens: list[Token] = field(default_factory=list)
-    versions: list[int] = field(default_factory=list)
+    runs: list[tuple[int, int]] = field(default_factory=list)
+    request: str = ""
     finished: str = ""
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Prompt and what was sampled after it."""
+        return (*self.prompt, *(token.id for token in self.tokens))
 
     @property
     def position(self) -> int:
@@ -86,8 +93,10 @@ class Answer:
     def accept(self, token: Token, version: int) -> None:
         """Takes the next token and decides whether it is the last."""
         self.tokens.append(token)
-        if not self.versions or self.versions[-1] != version:
-            self.versions.append(version)
+        if self.runs and self.runs[-1][0] == version:
+            self.runs[-1] = (version, self.runs[-1][1] + 1)
+        else:
+            self.runs.append((version, 1))
         if token.id in self.end_ids or (self.watch is not None and self.watch(token.id)):
             self.finished = "stop"
         elif len(self.tokens) >= self.params.max_tokens:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from lightning_plugin_torch._answer import Answer
+from lightning_plugin_torch._blocks import Block
 
 
 @dataclass(slots=True, eq=False)
@@ -35,6 +36,77 @@ class Recorder:
         return 0
 
 
+class Rows:
+    """Blocks of several prompts, one row each, after the blocks before them.
+
+    Args:
+        pieces: Tokens of each row, and the blocks before them.
+        start: Tokens before, in every row alike.
+        width: Tokens of a row; shorter ones have padding before them that sees and is seen by nothing else.
+    """
+
+    def __init__(
+        self, pieces: Sequence[tuple[Sequence[int], Sequence[Block]]], *, start: int, width: int
+    ) -> None:
+        self._pieces = pieces
+        self._start = start
+        self._width = width
+        self._keys: list[torch.Tensor] = []
+        self._values: list[torch.Tensor] = []
+
+    def feed(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Tokens `[R, W]`, their positions `[R, W]`, and what each may see `[R, 1, W, start + W]`."""
+        pads = [self._width - len(tokens) for tokens, _ in self._pieces]
+        ids_R_W = torch.tensor(
+            [[0] * pad + list(tokens) for pad, (tokens, _) in zip(pads, self._pieces, strict=True)],
+            device=device,
+        )
+        pad_R_1 = torch.tensor(pads, device=device)[:, None]
+        place_W = torch.arange(self._width, device=device)
+        own_R_W = place_W >= pad_R_1
+        causal_W_W = place_W <= place_W[:, None]
+        among_R_W_W = (causal_W_W & own_R_W[:, None, :]) | torch.eye(
+            self._width, dtype=torch.bool, device=device
+        )
+        before_R_W_P = own_R_W[:, :, None].expand(-1, -1, self._start)
+        visible_R_W_L = torch.cat([before_R_W_P, among_R_W_W], dim=2)
+        positions_R_W = (self._start + place_W - pad_R_1).clamp(min=0)
+        return ids_R_W, positions_R_W, visible_R_W_L[:, None]
+
+    def read(self, row: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Keys and values of a row's own tokens, per layer `[H, T, D]`, in memory of their own."""
+        tokens, _ = self._pieces[row]
+        keys, values = (
+            [tensor[row, :, -len(tokens) :].clone(memory_format=torch.contiguous_format) for tensor in layers]
+            for layers in (self._keys, self._values)
+        )
+        return keys, values
+
+    def update(
+        self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: object, **__: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keeps one layer's new keys and values, and gives them after those of the blocks before."""
+        self._keys.append(key)
+        self._values.append(value)
+        if not self._start:
+            return key, value
+        return (
+            torch.cat([self._before([[b.keys[layer] for b in chain] for _, chain in self._pieces]), key], 2),
+            torch.cat(
+                [self._before([[b.values[layer] for b in chain] for _, chain in self._pieces]), value], 2
+            ),
+        )
+
+    def get_seq_length(self, *_: object) -> int:
+        """Positions are given explicitly; nothing is derived from a length."""
+        return 0
+
+    @staticmethod
+    def _before(blocks: list[list[torch.Tensor]]) -> torch.Tensor:
+        """Blocks of each row, joined: `[R, H, start, D]`."""
+        return torch.stack([torch.cat(chain, dim=1) for chain in blocks])
+
+
 class Page:
     """Keys and values of answers of up to `capacity` tokens, one row each.
 
@@ -59,19 +131,22 @@ class Page:
         """Whether every row is taken."""
         return len(self.answers) == self._sizes[-1]
 
-    def put(self, answer: Answer, *, keys: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
-        """Gives a row to an answer with the keys and values it has so far, per layer `[H, T, D]`."""
+    def put(self, answer: Answer, blocks: Sequence[Block]) -> None:
+        """Gives a row to an answer with the keys and values it has so far."""
         if not self._keys:
-            self._keys = [self._zeros(key) for key in keys]
-            self._values = [self._zeros(value) for value in values]
-        for mine, theirs in zip((*self._keys, *self._values), (*keys, *values), strict=True):
-            mine[len(self.answers), :, : theirs.shape[1]] = theirs
+            self._keys = [self._zeros(key) for key in blocks[0].keys]
+            self._values = [self._zeros(value) for value in blocks[0].values]
+        row, at = len(self.answers), 0
+        for block in blocks:
+            for mine, theirs in zip((*self._keys, *self._values), (*block.keys, *block.values), strict=True):
+                mine[row, :, at : at + block.length] = theirs
+            at += block.length
         self.answers.append(answer)
 
-    def read(self, answer: Answer) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Keys and values of an answer, per layer `[H, C, D]`, valid until the page changes."""
+    def read(self, answer: Answer) -> Block:
+        """Keys and values of an answer, valid until the page changes."""
         row = self.answers.index(answer)
-        return [key[row] for key in self._keys], [value[row] for value in self._values]
+        return Block([key[row] for key in self._keys], [value[row] for value in self._values])
 
     def drop(self, answer: Answer) -> None:
         """Frees an answer's row; the last row moves there."""

@@ -16,12 +16,14 @@ from agentlightning.types import Json
 from lightning_plugin_torch._answer import Answer, SamplingParams
 from lightning_plugin_torch._codec import Codec
 from lightning_plugin_torch._exchange import Choice, Exchange
-from lightning_plugin_torch._learner import TorchLearner
+from lightning_plugin_torch._learner import create_learner
 from lightning_plugin_torch._loaded import Loaded, load_all
 from lightning_plugin_torch._messages import as_messages, as_tools
 from lightning_plugin_torch._options import TorchOptions
+from lightning_plugin_torch._places import Places
 from lightning_plugin_torch._request import Request, read_request
 from lightning_plugin_torch._response import completion
+from lightning_plugin_torch._sampler import SamplerCounts
 from lightning_plugin_torch._stream import Tokens, stream_chunks
 from lightning_plugin_torch._trainer import Trainer
 from lightning_plugin_torch._worker import Worker
@@ -34,7 +36,7 @@ class TorchBackend:
         worker = Worker(f"torch-{options.name}")
         engine = TorchEngine(options, worker, seed=seed, directory=directory)
         self.engine: InferenceEngine = engine
-        self.learner: Learner | None = TorchLearner(engine, worker)
+        self.learner: Learner | None = create_learner(options, engine, worker=worker)
 
 
 class TorchEngine:
@@ -64,6 +66,7 @@ class TorchEngine:
         self._directory = directory
         self._clock = clock
         self._requests = itertools.count()
+        self._places = Places(options.max_active + options.max_waiting)
         self._loaded: Loaded | None = None
 
     @property
@@ -94,7 +97,9 @@ class TorchEngine:
 
     async def stop(self) -> None:
         """Cancels answers under way, ends the worker and frees the weights."""
-        self._loaded = None
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None and self._worker.running:
+            await asyncio.wrap_future(self._worker.submit(loaded.trainer.close))
         await asyncio.to_thread(self._worker.stop)
 
     async def chat(self, request: ChatRequest) -> ChatCompletion:
@@ -148,6 +153,10 @@ class TorchEngine:
         text: str = tokenizer.decode(list(ids), skip_special_tokens=False)
         return text
 
+    async def counts(self) -> SamplerCounts:
+        """What the sampler did since it started, and what it holds now."""
+        return await asyncio.wrap_future(self._worker.submit(self._ready().sampler.counts))
+
     def _load(self) -> Loaded:
         loaded = load_all(self._options, seed=self._seed, directory=self._directory)
         self._worker.steps(loaded.sampler)
@@ -193,12 +202,23 @@ class TorchEngine:
             )
             watch = _watch(loaded.codec, request.stop) if request.stop else None
             answers.append(
-                Answer(prompt=exchange.prompt, params=params, end_ids=loaded.codec.end_ids, watch=watch)
+                Answer(
+                    prompt=exchange.prompt,
+                    params=params,
+                    request=exchange.id,
+                    end_ids=loaded.codec.end_ids,
+                    watch=watch,
+                )
             )
         return answers
 
     async def _sample(self, answers: list[Answer], loaded: Loaded) -> None:
-        """Samples the answers to their ends; cancelling frees their places."""
+        """Samples the answers to their ends; cancelling frees their places.
+
+        Raises:
+            EngineError: Too many wait already.
+        """
+        self._places.take(answers)
         for answer in answers:
             self._worker.submit(partial(loaded.sampler.add, answer))
         await asyncio.gather(*(asyncio.wrap_future(answer.done) for answer in answers))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from agentlightning.engine import LossSpec, OptimizerConfig, Tokenized
 from agentlightning.types import Json, TokenForest
 from lightning_plugin_torch._messages import as_messages, as_tools
+from lightning_plugin_torch._options import TorchOptions
 from lightning_plugin_torch._trainer import Trainer
 from lightning_plugin_torch._worker import Worker
 
@@ -81,3 +82,17 @@ class TorchLearner:
             return result
 
         return await asyncio.wrap_future(self._worker.submit(run))
+
+
+class TorchReferenceLearner(TorchLearner):
+    """One that keeps the weights which the run began with."""
+
+    async def reference_logprobs(self, forest: TokenForest) -> list[list[float]]:
+        """Log-probabilities of each tree's nodes under those weights; 0 for first tokens."""
+        return await self._run(lambda trainer: trainer.reference_logprobs(forest))
+
+
+def create_learner(options: TorchOptions, engine: TorchEngine, *, worker: Worker) -> TorchLearner:
+    """The learner that the options ask for."""
+    kind = TorchReferenceLearner if options.keeps_reference else TorchLearner
+    return kind(engine, worker)

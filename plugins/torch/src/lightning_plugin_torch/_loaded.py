@@ -10,10 +10,12 @@ import torch
 from lightning_plugin_torch._build import build
 from lightning_plugin_torch._codec import Codec
 from lightning_plugin_torch._compact import CHAT_TEMPLATE, CompactFormat
+from lightning_plugin_torch._forward import Forward
 from lightning_plugin_torch._lora import add_adapters
 from lightning_plugin_torch._model import LoadedModel, load
 from lightning_plugin_torch._options import TorchOptions, decode_build, decode_lora
-from lightning_plugin_torch._sampler import Sampler
+from lightning_plugin_torch._ranks import START, join
+from lightning_plugin_torch._sampler import MIB, Sampler
 from lightning_plugin_torch._sizes import safe_sizes
 from lightning_plugin_torch._template import TemplateFormat
 from lightning_plugin_torch._trainer import Trainer
@@ -46,9 +48,17 @@ def load_all(options: TorchOptions, *, seed: int, directory: Path) -> Loaded:
     threads = options.threads or (1 if model.small and model.device.type == "cpu" else 0)
     if threads:
         torch.set_num_threads(threads)
-    sizes = safe_sizes(model, largest=options.batch)
-    sampler = Sampler(model, sizes=sizes, max_active=options.max_active)
-    trainer = Trainer(model, sampler, options=options, directory=directory)
+    sizes = safe_sizes(Forward(model), largest=options.batch)
+    sampler = Sampler(
+        model,
+        sizes=sizes,
+        max_active=options.max_active,
+        cache_bytes=options.prefix_cache_mib * MIB,
+        recompute=options.in_flight == "recompute",
+    )
+    ranks = join(options.ranks, device=model.device)
+    ranks.announce(START, path, options, seed)
+    trainer = Trainer(model, sampler, options=options, directory=directory, ranks=ranks)
     return Loaded(model=model, sampler=sampler, codec=_codec(model), trainer=trainer)
 
 

@@ -15,15 +15,14 @@ class Loss(Protocol):
     """A loss over trained nodes; its signature is described in `docs/explanation/learning.md`."""
 
     def __call__(
-        self,
-        logprobs_T: torch.Tensor,
-        *,
-        old_logprobs_T: torch.Tensor,
-        advantages_T: torch.Tensor,
-        weights_T: torch.Tensor,
-        **params: float | str | bool,
+        self, logprobs_T: torch.Tensor, **given: torch.Tensor | float | str | bool
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Returns the weighted sum over the nodes, and metrics with one value per node."""
+        """Returns the weighted sum over the nodes, and metrics with one value per node.
+
+        Args:
+            logprobs_T: Log-probabilities, with gradient.
+            **given: `old_logprobs_T`, `advantages_T`, `weights_T`, the spec's `inputs`, and its `params`.
+        """
         ...
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
 from agentlightning.errors import ConfigError, EngineError
@@ -32,12 +36,16 @@ class LoadedModel:
         tokenizer: Its tokenizer.
         context: Longest sequence in tokens.
         device: Where the weights are.
+        sparse: Whether a forest's attention is FlexAttention.
+        checkpointing: Whether layers of a forest are computed again for their gradients.
     """
 
     module: torch.nn.Module
     tokenizer: PreTrainedTokenizerFast
     context: int
     device: torch.device
+    sparse: bool = False
+    checkpointing: bool = False
 
     @property
     def vocabulary(self) -> int:
@@ -81,13 +89,14 @@ class LoadedModel:
         """Last hidden states `[T, D]` of the tokens of a forest."""
         base: Any = self.module.base_model
         unused = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=self.device)  # the layout says it all
-        output = base(
-            input_ids=layout.token_ids_T[None],
-            position_ids=layout.positions_T[None],
-            attention_mask=unused,
-            use_cache=False,
-            layout=layout,
-        )
+        with _checkpointed(layers_of(self.module) if self.checkpointing and torch.is_grad_enabled() else []):
+            output = base(
+                input_ids=layout.token_ids_T[None],
+                position_ids=layout.positions_T[None],
+                attention_mask=unused,
+                use_cache=False,
+                layout=layout,
+            )
         hidden_T_D: torch.Tensor = output.last_hidden_state[0]
         return hidden_T_D
 
@@ -145,7 +154,44 @@ def load(path: Path, options: TorchOptions) -> LoadedModel:
         raise ConfigError(
             f"engine 'torch': context {options.context!r} is more than the model's {limit}; lower it or set it to 0"
         )
-    return LoadedModel(module=module, tokenizer=tokenizer, context=options.context or limit, device=device)
+    if options.attention == "flex" and device.type != "cuda":
+        raise ConfigError(
+            f"engine 'torch': attention 'flex' was asked for, but FlexAttention has no gradients on {device.type!r}; "
+            "use 'auto', or a GPU"
+        )
+    if options.checkpointing and not layers_of(module):
+        raise ConfigError(
+            f"engine 'torch': checkpointing was asked for, but {type(module).__name__} has no layers that are known to "
+            "bear it; leave it off, or choose another architecture"
+        )
+    return LoadedModel(
+        module=module,
+        tokenizer=tokenizer,
+        context=options.context or limit,
+        device=device,
+        sparse=options.attention == "flex" or (options.attention == "auto" and device.type == "cuda"),
+        checkpointing=options.checkpointing,
+    )
+
+
+@contextmanager
+def _checkpointed(layers: list[Any]) -> Iterator[None]:
+    """Layers that are called inside the block keep nothing but what goes in.
+
+    What `transformers` offers for this is for models in training, with dropout.
+    """
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def layers_of(module: torch.nn.Module) -> list[Any]:
+    """The decoder's layers."""
+    return [layer for layer in module.modules() if isinstance(layer, GradientCheckpointingLayer)]
 
 
 @contextmanager
@@ -176,11 +222,13 @@ def _longest(config: PreTrainedConfig) -> int:
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(
             f"engine 'torch': device {name!r} was asked for, but torch finds no GPU; use 'cpu' or 'auto'"
         )
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # torchrun gives each process a GPU of its own
     try:
         return torch.device(name)
     except RuntimeError as error:

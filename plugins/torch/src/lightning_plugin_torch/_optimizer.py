@@ -1,12 +1,15 @@
-"""AdamW over what is trained, with float32 copies of weights that are kept in fewer bits."""
+"""AdamW over what is trained, with float32 copies of weights that are kept in fewer bits, and of their gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import torch
 
 from agentlightning.engine import OptimizerConfig
+from lightning_plugin_torch._ranks import laid_out, whole
 
 STATES = ("step", "exp_avg", "exp_avg_sq")
 
@@ -20,31 +23,33 @@ class Optimizer:
             name: parameter if parameter.dtype == torch.float32 else parameter.detach().float()
             for name, parameter in self._parameters.items()
         }
+        for name, master in self._masters.items():
+            if master is not self._parameters[name]:
+                parameter: Any = self._parameters[name]
+                parameter.register_post_accumulate_grad_hook(partial(_hand_over, master))
         self._adam = torch.optim.AdamW(list(self._masters.values()), fused=True)
 
     def gradient_norm(self) -> torch.Tensor:
         """Global norm of the gradients; 0 if there are none."""
-        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
+        return whole(self._norm())
 
     def clear(self) -> None:
         """Discards the gradients."""
-        for parameter in self._parameters.values():
+        for parameter in (*self._parameters.values(), *self._masters.values()):
             parameter.grad = None
 
     def step(self, config: OptimizerConfig) -> dict[str, float]:
         """Scales the gradients down, applies and clears them."""
-        norm = self.gradient_norm()
+        norm = self._norm()
         if config.max_grad_norm > 0:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), config.max_grad_norm, norm)
+            torch.nn.utils.clip_grads_with_norm_(self._masters.values(), config.max_grad_norm, norm)
         for group in self._adam.param_groups:
             group["lr"], group["weight_decay"] = config.learning_rate, config.weight_decay
             group["betas"], group["eps"] = (config.beta1, config.beta2), config.eps
-        self._to_masters()
         self._adam.step()
         self._from_masters()
         self.clear()
-        return {"grad_norm": norm.item(), "learning_rate": config.learning_rate}
+        return {"grad_norm": whole(norm).item(), "learning_rate": config.learning_rate}
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Its state by name, to be saved."""
@@ -68,17 +73,24 @@ class Optimizer:
             if master is not self._parameters[name]:
                 master.copy_(saved[f"master.{name}"])
             if f"step.{name}" in saved:
-                self._adam.state[master] = {key: saved[f"{key}.{name}"].to(master.device) for key in STATES}
+                self._adam.state[master] = {
+                    key: laid_out(saved[f"{key}.{name}"], like=master) for key in STATES
+                }
 
-    def _to_masters(self) -> None:
-        for name, master in self._masters.items():
-            gradient = self._parameters[name].grad
-            if master is not self._parameters[name]:
-                master.grad = None if gradient is None else gradient.float()
+    def _norm(self) -> torch.Tensor:
+        gradients = [master.grad for master in self._masters.values() if master.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
 
     @torch.no_grad()
     def _from_masters(self) -> None:
         for name, master in self._masters.items():
             if master is not self._parameters[name]:
                 self._parameters[name].copy_(master)
-                master.grad = None
+
+
+def _hand_over(master: torch.Tensor, parameter: torch.Tensor) -> None:
+    """Adds a gradient to the copy's: micro-batches would vanish beside each other in few bits."""
+    gradient = parameter.grad
+    if gradient is not None:
+        master.grad = gradient.float() if master.grad is None else master.grad.add_(gradient)
+        parameter.grad = None

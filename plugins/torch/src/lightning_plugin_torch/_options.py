@@ -71,8 +71,21 @@ class TorchOptions(msgspec.Struct, frozen=True, kw_only=True):
         context: Longest sequence in tokens; 0 is the model's own limit.
         batch: Most rows of one decoding step; 0 chooses by model size. A run keeps it: it may change the last bits.
         max_active: Most sequences sampled at a time; more wait.
-        micro_batch_tokens: Most unique tokens in one forward and backward pass of the learner.
+        max_waiting: Most sequences that wait; requests beyond are refused.
+        prefix_cache_mib: Most memory for the keys and values of earlier prompts; 0 keeps none.
+        in_flight: What becomes of keys and values of answers under way when weights change: they are kept, or computed
+            anew. Training waits for such answers unless it is told not to, so that there are none.
+        micro_batch_tokens: Most unique tokens in one forward and backward pass of the learner; larger trees are cut,
+            but never a path.
         rows: Trains each call as a row of its own instead of as part of its tree.
+        attention: How the learner attends: `blocks` gathers rows and uses torch's own attention, `flex` is
+            FlexAttention, and `auto` that on a GPU.
+        checkpointing: Keeps of each layer only its input until its gradient is computed, and computes the rest again:
+            less memory, about a third more work.
+        reference: Keeps a copy of the weights that the run began with, for losses with a reference policy. With
+            adapters it costs next to nothing and is always kept.
+        ranks: Processes that share the learner's work, each with a part of the weights (FSDP2); more than one are
+            started by `torchrun --nproc-per-node N -m lightning_plugin_torch train …`.
         lora: Trains low-rank adapters and leaves the weights as they are; see `LoraOptions`.
         threads: CPU threads; 0 is one for models under 20 million parameters, else torch's default.
     """
@@ -85,10 +98,22 @@ class TorchOptions(msgspec.Struct, frozen=True, kw_only=True):
     context: int = 0
     batch: int = 0
     max_active: int = 256
+    max_waiting: int = 4096
+    prefix_cache_mib: int = 256
+    in_flight: Literal["keep", "recompute"] = "keep"
     micro_batch_tokens: int = 4096
     rows: bool = False
+    attention: Literal["auto", "blocks", "flex"] = "auto"
+    checkpointing: bool = False
+    reference: bool = False
+    ranks: int = 1
     lora: dict[str, Json] | None = None
     threads: int = 0
+
+    @property
+    def keeps_reference(self) -> bool:
+        """Whether log-probabilities under the first weights can be computed."""
+        return self.ranks == 1 and (self.reference or self.lora is not None)
 
 
 def decode_options(options: Mapping[str, Json]) -> TorchOptions:
@@ -106,6 +131,15 @@ def decode_options(options: Mapping[str, Json]) -> TorchOptions:
     if decoded.model and not (Path(decoded.model) / "config.json").is_file():
         raise ConfigError(
             f"engine 'torch': model {decoded.model!r} has no config.json; give the path of a Hugging Face directory"
+        )
+    if decoded.micro_batch_tokens < 1:
+        raise ConfigError(
+            f"engine 'torch': micro_batch_tokens is {decoded.micro_batch_tokens!r}; it must be above 0"
+        )
+    if decoded.ranks < 1 or (decoded.ranks > 1 and decoded.reference):
+        raise ConfigError(
+            f"engine 'torch': ranks is {decoded.ranks!r} with reference {decoded.reference!r}; "
+            "ranks must be above 0, and a reference is kept by one process only"
         )
     if decoded.build is not None:
         decode_build(decoded.build)

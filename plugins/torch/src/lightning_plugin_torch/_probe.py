@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 
+import numpy as np
 import torch
 
 from agentlightning.errors import ConfigError
@@ -11,6 +12,8 @@ from agentlightning.types import TokenTree
 from lightning_plugin_torch._cache import Recorder
 from lightning_plugin_torch._layout import lay_out
 from lightning_plugin_torch._model import LoadedModel
+from lightning_plugin_torch._parts import Part
+from lightning_plugin_torch._runs import Runs
 
 TOLERANCE = {torch.float32: 1e-3}
 COARSE_TOLERANCE = 0.1
@@ -26,7 +29,10 @@ def check_forest(model: LoadedModel) -> None:
     """
     tree = _tree(array("i", [1, 2, 3, 4, 0, 5, 4, 0]), array("i", [-1, 0, 1, 2, 3, 1, 5, 6]))
     ends = [4, 7]
-    batch = lay_out([(0, tree, ends)], device=model.device)
+    runs = Runs.of(tree)
+    nodes_K = np.array(ends)
+    part = Part(0, tree, runs, nodes_K, runs.ancestors(runs.last_wanted(nodes_K)))
+    batch = lay_out([part], device=model.device, sparse=model.sparse)
     logits_K_V = model.head(model.hidden(batch.layout)[batch.parent_K])
     plain_K_V = torch.cat([model.prefill(tuple(tree.path(end)[:-1]), Recorder()) for end in ends])
     worst = ((logits_K_V - plain_K_V).abs().max() / plain_K_V.abs().max().clamp(min=1.0)).item()

@@ -32,7 +32,7 @@ def closing(exchange: Exchange, choices: Sequence[Choice]) -> dict[str, Json]:
     """Usage and policy version; `policy_versions` only if weights changed while the answers were sampled."""
     prompt = len(exchange.prompt)
     produced = sum(len(choice.answer.tokens) for choice in choices)
-    versions = sorted({version for choice in choices for version in choice.answer.versions})
+    versions = sorted({version for choice in choices for version, _ in choice.answer.runs})
     closing: dict[str, Json] = {
         "usage": {
             "prompt_tokens": prompt,
@@ -46,14 +46,14 @@ def closing(exchange: Exchange, choices: Sequence[Choice]) -> dict[str, Json]:
     return closing
 
 
-def chunk(exchange: Exchange, choices: list[Json], **more: Json) -> ChatChunk:
+def chunk(exchange: Exchange, choices: Sequence[Json], **more: Json) -> ChatChunk:
     """A chunk."""
     return {
         "id": exchange.id,
         "object": "chat.completion.chunk",
         "created": exchange.created,
         "model": exchange.model,
-        "choices": choices,
+        "choices": list(choices),
         **more,
     }
 
@@ -65,7 +65,7 @@ def chunk_choice(
     delta: dict[str, Json],
     tokens: Sequence[Token] = (),
     finish: str | None = None,
-) -> Json:
+) -> dict[str, Json]:
     """One choice of a chunk, with the tokens that were sampled since the last."""
     choice: dict[str, Json] = {"index": index, "delta": delta, "finish_reason": finish}
     wanted = exchange.request.logprobs and tokens
@@ -104,7 +104,19 @@ def _choice(exchange: Exchange, choice: Choice) -> Json:
     }
     if exchange.request.token_ids:
         body["token_ids"] = [token.id for token in tokens]
-    return body
+    return body | _runs(choice)
+
+
+def closing_choice(exchange: Exchange, choice: Choice, *, tokens: Sequence[Token]) -> Json:
+    """The end of one choice of a stream, with the tokens that were sampled since its last chunk."""
+    body = chunk_choice(exchange, choice.index, delta={}, tokens=tokens, finish=choice.finish_reason)
+    return body | _runs(choice)
+
+
+def _runs(choice: Choice) -> dict[str, Json]:
+    """How many tokens each policy version sampled, in order; nothing if it was one."""
+    runs: list[Json] = [[version, count] for version, count in choice.answer.runs]
+    return {"policy_versions": runs} if len(runs) > 1 else {}
 
 
 def _logprobs(tokens: Sequence[Token], tokenizer: Tokenizer) -> Json:

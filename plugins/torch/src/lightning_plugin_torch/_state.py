@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from agentlightning.errors import EngineError
 from lightning_plugin_torch._writing import writing
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+REFERENCE = "reference.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
 class SavedState:
-    """What a checkpoint holds."""
+    """What a checkpoint holds, but for the reference."""
 
     weights: dict[str, torch.Tensor]
     optimizer: dict[str, torch.Tensor]
@@ -31,6 +33,7 @@ def write_state(
     *,
     weights: Mapping[str, torch.Tensor],
     optimizer: Mapping[str, torch.Tensor],
+    reference: Mapping[str, torch.Tensor] | None,
     state: Mapping[str, int],
 ) -> None:
     """Writes the files beside their places, and moves them there with `state.json` last.
@@ -38,13 +41,16 @@ def write_state(
     Raises:
         StoreUnavailable: They cannot be written.
     """
+    files = {WEIGHTS: weights, OPTIMIZER: optimizer}
+    if reference is not None:
+        files[REFERENCE] = reference
     with writing(directory):
-        for name, tensors in ((WEIGHTS, weights), (OPTIMIZER, optimizer)):
+        for name, tensors in files.items():
             save_file(
                 {key: tensor.contiguous() for key, tensor in tensors.items()}, directory / f"{name}.new"
             )
         (directory / f"{STATE}.new").write_text(json.dumps(dict(state)), encoding="utf-8")
-        for name in (WEIGHTS, OPTIMIZER, STATE):
+        for name in (*files, STATE):
             (directory / f"{name}.new").replace(directory / name)
 
 
@@ -59,11 +65,34 @@ def read_state(directory: Path) -> SavedState:
         raise EngineError(
             f"checkpoint {str(directory)!r} has no {', '.join(missing)}; load one that save_state completed"
         )
-    try:
+    with _reading(directory):
         state = json.loads((directory / STATE).read_text(encoding="utf-8"))
         return SavedState(
-            load_file(directory / WEIGHTS), load_file(directory / OPTIMIZER), int(state["version"])
+            weights=load_file(directory / WEIGHTS),
+            optimizer=load_file(directory / OPTIMIZER),
+            version=int(state["version"]),
         )
+
+
+def read_reference(directory: Path) -> dict[str, torch.Tensor]:
+    """Reads the weights that the saved run began with.
+
+    Raises:
+        EngineError: The file is missing or damaged.
+    """
+    if not (directory / REFERENCE).is_file():
+        raise EngineError(
+            f"checkpoint {str(directory)!r} has no {REFERENCE}: its run kept no reference; "
+            "resume it without, or begin a run with reference = true"
+        )
+    with _reading(directory):
+        return load_file(directory / REFERENCE)
+
+
+@contextmanager
+def _reading(directory: Path) -> Iterator[None]:
+    try:
+        yield
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise EngineError(
             f"checkpoint {str(directory)!r} is damaged ({error}); load an earlier one"

@@ -10,7 +10,7 @@ from agentlightning.types import Json
 from lightning_plugin_torch._answer import Answer, Token
 from lightning_plugin_torch._exchange import Choice, Exchange
 from lightning_plugin_torch._format import Delta
-from lightning_plugin_torch._response import chunk, chunk_choice, closing, delta_body
+from lightning_plugin_torch._response import chunk, chunk_choice, closing, closing_choice, delta_body
 
 
 class Tokens:
@@ -66,8 +66,7 @@ async def stream_chunks(
     for choice, tokens in zip(choices, unsent, strict=True):
         for part in _parts(exchange, choice, deltas=choice.finish(), unsent=tokens):
             yield part
-        end = chunk_choice(exchange, choice.index, delta={}, tokens=tokens, finish=choice.finish_reason)
-        yield chunk(exchange, [end])
+        yield chunk(exchange, [closing_choice(exchange, choice, tokens=tokens)])
     yield chunk(exchange, [], **closing(exchange, choices))
 
 

@@ -2,46 +2,79 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
-from torch.utils.checkpoint import checkpoint
 
 from agentlightning.engine import LossSpec, OptimizerConfig
-from agentlightning.errors import EngineError, NumericalError
+from agentlightning.errors import ConfigError, EngineError, NumericalError
 from agentlightning.types import TokenForest, TokenTree
-from lightning_plugin_torch._layout import Batch, lay_out, plan
+from lightning_plugin_torch._layout import lay_out
 from lightning_plugin_torch._lora import write_adapter
-from lightning_plugin_torch._loss import load_loss
 from lightning_plugin_torch._model import LoadedModel
+from lightning_plugin_torch._objective import Objective
 from lightning_plugin_torch._optimizer import Optimizer
 from lightning_plugin_torch._options import TorchOptions
+from lightning_plugin_torch._parts import Part, pack, parts_of
 from lightning_plugin_torch._probe import check_forest
+from lightning_plugin_torch._ranks import STOP, Alone, Ranks, laid_out, whole
+from lightning_plugin_torch._reference import Reference
+from lightning_plugin_torch._rejected import keep_batch
 from lightning_plugin_torch._rows import rows_of
-from lightning_plugin_torch._sampler import Sampler
-from lightning_plugin_torch._state import read_state, write_state
+from lightning_plugin_torch._state import read_reference, read_state, write_state
 
-LOGITS_AT_ONCE = 2**25
-"""Most logits that exist at a time, in numbers: 128 MiB of float32."""
+Batches = Sequence[Sequence[Part]]
 
-Wanted = tuple[int, TokenTree, list[int]]
+
+class Served(Protocol):
+    """What samples from the weights that are trained.
+
+    Attributes:
+        version: Optimiser steps so far.
+    """
+
+    version: int
+
+    def weights_changed(self) -> None:
+        """Forgets what was computed with other weights."""
+        ...
 
 
 class Trainer:
-    """Trains the weights that the sampler uses; between its calls nothing is sampled."""
+    """Trains the weights that the sampler uses; between its calls nothing is sampled.
+
+    Args:
+        model: The model that is sampled from.
+        sampler: What samples from it.
+        options: How to learn.
+        directory: Where rejected batches are kept.
+        ranks: The processes that share the work; every one of them makes the same calls.
+        checked: Whether the architecture is known to compute forests.
+    """
 
     def __init__(
-        self, model: LoadedModel, sampler: Sampler, *, options: TorchOptions, directory: Path
+        self,
+        model: LoadedModel,
+        sampler: Served,
+        *,
+        options: TorchOptions,
+        directory: Path,
+        ranks: Ranks | None = None,
+        checked: bool = False,
     ) -> None:
         self._model = model
         self._sampler = sampler
         self._limit = options.micro_batch_tokens
         self._rows = options.rows
         self._directory = directory
-        self._optimizer = Optimizer(model.module)
-        self._checked = False
+        self._ranks = ranks or Alone()
+        self._module, self._scorer = self._ranks.place(model)
+        self._optimizer = Optimizer(self._module)
+        self._reference = Reference(self._module) if options.keeps_reference else None
+        self._checked = checked
 
     @property
     def version(self) -> int:
@@ -49,42 +82,56 @@ class Trainer:
         return self._sampler.version
 
     def forward_backward(self, forest: TokenForest, spec: LossSpec) -> dict[str, float]:
-        """Adds gradients; see `TorchLearner.forward_backward`."""
-        loss = load_loss(spec)
+        """Adds gradients; see `TorchLearner.forward_backward`.
+
+        A loss that looks at whole calls or rollouts, some of which are split over micro-batches, is computed once for
+        all tokens, from log-probabilities without gradient; what it says of each token is then sent back through the
+        micro-batches. The gradient is the same as if all had been one micro-batch, for the price of a forward pass.
+        """
+        self._begin("forward_backward", forest, spec)
         trees = rows_of(forest.trees) if self._rows else forest.trees
-        totals = {"loss": 0.0}
-        count = 0
-        for batch in self._batches(trees, trained=True):
-            logprobs_K = self._logprobs(batch)
-            old_K, advantages_K, weights_K = self._columns(batch, trees)
-            value, metrics = loss(
-                logprobs_K,
-                old_logprobs_T=old_K,
-                advantages_T=advantages_K,
-                weights_T=weights_K,
-                **spec.params,
-            )
-            totals["loss"] += value.item()
-            for name, metric_K in metrics.items():
-                totals[name] = totals.get(name, 0.0) + metric_K.detach().double().sum().item()
-            count += len(batch.origin_K)
-            torch.autograd.backward(value)
-        self._check(forest, spec, loss=totals["loss"])
-        means = {name: total if name == "loss" else total / count for name, total in totals.items()}
-        return {**means, "tokens": float(count)}
+        objective = Objective(trees, spec, device=self._model.device)
+        batches = self._batches(trees, trained=True)
+        if objective.separable(batches):
+            for parts, factor in self._ranks.share(batches):
+                logprobs_K = self._score(parts)
+                gradient_K = objective.gradient(logprobs_K, parts, counted=factor > 0)
+                torch.autograd.backward(logprobs_K, factor * gradient_K)
+            objective.sums = self._ranks.total(objective.sums)
+        else:
+            gradients = self._gradients(objective, batches)
+            for (parts, gradient_K), factor in self._ranks.share([*zip(batches, gradients, strict=True)]):
+                torch.autograd.backward(self._score(parts), factor * gradient_K)
+        self._check(forest, spec, loss=objective.sums["loss"])
+        return objective.means()
 
     @torch.no_grad()
     def logprobs(self, forest: TokenForest) -> list[list[float]]:
         """Log-probabilities of every node; see `TorchLearner.logprobs`."""
+        self._begin("logprobs", forest)
         found = [[0.0] * len(tree) for tree in forest.trees]
-        for batch in self._batches(forest.trees, trained=False):
-            for (tree, node), value in zip(batch.origin_K, self._logprobs(batch).tolist(), strict=True):
-                found[tree][node] = value
+        batches = self._batches(forest.trees, trained=False)
+        if batches:
+            values = iter(self._scored(batches)[0].tolist())
+            for part in (part for parts in batches for part in parts):
+                for node in part.nodes_K.tolist():
+                    found[part.index][node] = next(values)
         return found
+
+    def reference_logprobs(self, forest: TokenForest) -> list[list[float]]:
+        """Likewise, under the weights that the run began with."""
+        if self._reference is None:
+            raise ConfigError(
+                "engine 'torch' trains whole weights and keeps no copy of those it began with; set reference = true"
+            )
+        with self._reference.in_place():
+            return self.logprobs(forest)
 
     def optim_step(self, config: OptimizerConfig) -> dict[str, float]:
         """Applies and clears the gradients; the sampler uses the new weights from its next token on."""
+        self._begin("optim_step", config)
         metrics = self._optimizer.step(config)
+        self._ranks.serve(self._model, self._weights())
         self._sampler.version += 1
         self._sampler.weights_changed()
         return metrics
@@ -95,16 +142,23 @@ class Trainer:
         return self._sampler.version
 
     def save_state(self, directory: Path) -> None:
-        """Writes weights, optimiser and version."""
+        """Writes weights, optimiser, version, and the reference if there is one."""
+        self._begin("save_state", directory)
+        weights = {name: whole(weight) for name, weight in self._weights().items()}
+        optimizer = {name: whole(tensor) for name, tensor in self._optimizer.tensors().items()}
+        if not self._ranks.leads:
+            return
         write_state(
             directory,
-            weights=self._weights(),
-            optimizer=self._optimizer.tensors(),
+            weights=weights,
+            optimizer=optimizer,
+            reference=self._reference.weights if self._reference else None,
             state={"version": self._sampler.version},
         )
 
     def load_state(self, directory: Path) -> None:
         """Puts them back; gradients are discarded."""
+        self._begin("load_state", directory)
         saved = read_state(directory)
         wanted = self._weights()
         if saved.weights.keys() != wanted.keys():
@@ -112,10 +166,18 @@ class Trainer:
                 f"checkpoint {str(directory)!r} holds {_kind(saved.weights)}, but this run trains {_kind(wanted)}; "
                 "use the model and the lora options that it was saved with"
             )
-        self._model.module.load_state_dict(saved.weights, strict=False)
+        if self._reference:
+            self._reference.restore(read_reference(directory))
+        for name, weight in wanted.items():
+            weight.copy_(laid_out(saved.weights[name], like=weight))
         self._optimizer.restore(saved.optimizer)
+        self._ranks.serve(self._model, wanted)
         self._sampler.version = saved.version
         self._sampler.weights_changed()
+
+    def close(self) -> None:
+        """Lets the other processes go."""
+        self._ranks.announce(STOP)
 
     def save_model(self, directory: Path) -> None:
         """Writes a Hugging Face model directory."""
@@ -127,56 +189,44 @@ class Trainer:
 
     def _weights(self) -> dict[str, torch.Tensor]:
         """What is trained."""
-        return {name: p.detach() for name, p in self._model.module.named_parameters() if p.requires_grad}
+        return {name: p.detach() for name, p in self._module.named_parameters() if p.requires_grad}
 
-    def _batches(self, trees: tuple[TokenTree, ...], *, trained: bool) -> Iterator[Batch]:
+    def _begin(self, job: str, *arguments: object) -> None:
+        """Lets the other processes do the same, once it is known that they can."""
         if not self._checked:
             check_forest(self._model)
             self._checked = True
-        wanted: list[Wanted] = []
-        for index, tree in enumerate(trees):
-            nodes = [
-                node
-                for node, parent in enumerate(tree.parents)
-                if parent >= 0 and not (trained and tree.weights[node] == 0)
-            ]
-            if nodes:
-                wanted.append((index, tree, nodes))
-        for places in plan(wanted, limit=self._limit):
-            yield lay_out([wanted[place] for place in places], device=self._model.device)
+        self._ranks.announce(job, *arguments)
 
-    def _logprobs(self, batch: Batch) -> torch.Tensor:
-        """Log-probability of each wanted node, `[K]`; no more logits exist at a time than fit."""
-        hidden_K_D = self._model.hidden(batch.layout)[batch.parent_K]
-        size = max(1, LOGITS_AT_ONCE // self._model.vocabulary)
-        if len(hidden_K_D) <= size:
-            return self._score(hidden_K_D, batch.target_K)
-        parts = zip(torch.split(hidden_K_D, size), torch.split(batch.target_K, size), strict=True)
-        return torch.cat([checkpoint(self._score, *part, use_reentrant=False) for part in parts])
+    def _batches(self, trees: Sequence[TokenTree], *, trained: bool) -> Batches:
+        return pack(parts_of(trees, trained=trained, limit=self._limit), limit=self._limit)
 
-    def _score(self, hidden_K_D: torch.Tensor, target_K: torch.Tensor) -> torch.Tensor:
-        return -torch.nn.functional.cross_entropy(self._model.head(hidden_K_D), target_K, reduction="none")
+    def _score(self, parts: Sequence[Part]) -> torch.Tensor:
+        """Log-probability of each wanted node of some parts, `[K]`."""
+        return self._scorer(lay_out(parts, device=self._model.device, sparse=self._model.sparse))
 
-    def _columns(
-        self, batch: Batch, trees: tuple[TokenTree, ...]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Old log-probabilities, advantages and weights of the wanted nodes, each `[K]`."""
-        rows = [
-            (tree.logprobs[node], tree.advantages[node], tree.weights[node])
-            for tree, node in ((trees[index], node) for index, node in batch.origin_K)
-        ]
-        old_K, advantages_K, weights_K = torch.tensor(rows, device=self._model.device).unbind(1)
-        return old_K, advantages_K, weights_K
+    @torch.no_grad()
+    def _scored(self, batches: Batches) -> tuple[torch.Tensor, list[int]]:
+        """Log-probabilities of the wanted nodes of all micro-batches, and how many each has."""
+        sizes = [sum(len(part.nodes_K) for part in parts) for parts in batches]
+        own = [self._score(parts) for parts, _ in self._ranks.share(batches)]
+        return self._ranks.joined(own, sizes), sizes
+
+    def _gradients(self, objective: Objective, batches: Batches) -> Sequence[torch.Tensor]:
+        """The loss's gradient by the log-probabilities of each micro-batch, from all of them together."""
+        logprobs_K, sizes = self._scored(batches)
+        everything = [part for parts in batches for part in parts]
+        return torch.split(objective.gradient(logprobs_K, everything), sizes)
 
     def _check(self, forest: TokenForest, spec: LossSpec, *, loss: float) -> None:
         """Discards the gradients and keeps the batch if a number is not finite."""
         norm = self._optimizer.gradient_norm()
-        if torch.isfinite(torch.tensor(loss)) and torch.isfinite(norm):
+        if math.isfinite(loss) and torch.isfinite(norm):
             return
         self._optimizer.clear()
         path = self._directory / f"rejected-batch-{self._sampler.version}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps([_as_json(tree) for tree in forest.trees]), encoding="utf-8")
+        if self._ranks.leads:
+            keep_batch(forest, path)
         raise NumericalError(
             f"loss {spec.name!r} is {loss!r} with gradient norm {norm.item()!r} at version {self._sampler.version}; "
             f"the gradients were discarded and the batch is in {str(path)!r}: lower the learning rate, or look for "
@@ -187,8 +237,3 @@ class Trainer:
 def _kind(weights: Mapping[str, torch.Tensor]) -> str:
     kind = "adapters" if any(".lora_A." in name for name in weights) else "whole weights"
     return f"{kind} in {len(weights)} tensors"
-
-
-def _as_json(tree: TokenTree) -> dict[str, object]:
-    columns = ("token_ids", "parents", "logprobs", "versions", "advantages", "weights")
-    return {"group": tree.group, **{name: getattr(tree, name).tolist() for name in columns}}
