@@ -70,7 +70,7 @@ def test_the_core_plugin_brings_the_built_in_parts() -> None:
     assert [status.name for status in plugins.status() if status.status is PluginState.LOADED] == ["core"]
     assert {"memory", "sqlite"} <= set(plugins.stores())
     assert {"join", "forest"} <= set(plugins.stages())
-    assert {"prompt", "model", "weights"} == set(plugins.resources())
+    assert {"prompt", "model", "weights", "decision_policy"} == set(plugins.resources())
     assert "exact_match" in plugins.graders()
     assert "progress" in plugins.observers()
     assert "in-process" in plugins.launchers()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlightning.decisions import draw, vectors
+from agentlightning.decisions import draw, most_probable, vectors
 from agentlightning.plugins import load_plugins
 from agentlightning.store import open_store
 from agentlightning.types import BUILTIN_KINDS, DecisionPolicy, ResourceRecord, pack_weights
@@ -56,9 +56,7 @@ def test_a_policy_that_makes_no_sense_is_refused(fields: dict[str, object], told
 
 
 def test_features_are_the_same_in_every_process() -> None:
-    assert vectors("tool", ["search"], context={"kind": "math"}, bits=12) == [
-        [(997, -1.0), (2009, -1.0)]
-    ]
+    assert vectors("tool", ["search"], context={"kind": "math"}, bits=12) == [[(997, -1.0), (2009, -1.0)]]
 
 
 def test_features_do_not_depend_on_the_order_of_keys() -> None:
@@ -86,3 +84,7 @@ def test_vectors_are_bounded_whatever_they_are_made_of() -> None:
 def test_a_draw_never_takes_what_has_no_chance() -> None:
     assert {draw([0.0, 1.0, 0.0], seed=str(seed)) for seed in range(200)} == {1}
     assert {draw([0.5, 0.5 - 1e-17, 0.0], seed=str(seed)) for seed in range(200)} == {0, 1}
+
+
+def test_of_equally_probable_options_the_first_is_taken() -> None:
+    assert most_probable([0.2, 0.4, 0.4]) == [0.0, 1.0, 0.0]

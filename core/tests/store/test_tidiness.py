@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -167,9 +168,11 @@ async def test_a_lease_that_was_cancelled_on_its_way_out_of_the_callers_loop_goe
     tmp_path: Path,
 ) -> None:
     async with SqliteStore(tmp_path / "store.db") as store:
-        for number in range(50):  # it gives way to others every few milliseconds
+        for number in range(200):  # who writes on and on gives way to others every few milliseconds
+            for _ in range(number):
+                await store.rollouts.enqueue([RolloutRequest(task=0, priority=-1)])
             (rollout,) = await store.rollouts.enqueue([RolloutRequest(task=number)])
-            await asyncio.sleep(0.003)
+            time.sleep(0.0002)  # noqa: ASYNC251 - two tasks right after one another are a crowd, for the thread
             call = asyncio.create_task(store.rollouts.lease("worker", ttl_s=3600.0))
             asyncio.get_running_loop().call_soon(call.cancel)
             (outcome,) = await asyncio.gather(call, return_exceptions=True)

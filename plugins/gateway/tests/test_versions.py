@@ -1,4 +1,4 @@
-"""Answers that were sampled under several policies: each token's version is recorded, and the client sees none of it."""
+"""Answers that several policies sampled: each token's version is recorded, and the client sees none of it."""
 
 from __future__ import annotations
 

@@ -82,7 +82,9 @@ class RawServer:
             server, self._server = self._server, None
             for listening in server.sockets:
                 asyncio.get_running_loop().remove_reader(listening.fileno())
-            await asyncio.sleep(0)  # a connection that was accepted in this turn belongs to the server in the next
+            await asyncio.sleep(
+                0
+            )  # a connection that was accepted in this turn belongs to the server in the next
             server.close()
         for writer in self._writers:
             writer.transport.abort()

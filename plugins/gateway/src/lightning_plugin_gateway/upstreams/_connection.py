@@ -11,7 +11,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import Final, cast
+from typing import Any, Final, cast
 from urllib.parse import quote, urlsplit
 
 import httptools
@@ -335,10 +335,15 @@ class Connections:
                         self._host,
                         self._port,
                         ssl=self._tls,
-                        happy_eyeballs_delay=0.25,
+                        **_eyes(loop),
                     )
         except (OSError, TimeoutError) as error:
             raise Unreachable(type(error).__name__) from error
         self._all = {one for one in self._all if one.alive}
         self._all.add(connection)
         return connection
+
+
+def _eyes(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
+    """Several addresses of a host are tried nearly at once, by the loops that can."""
+    return {"happy_eyeballs_delay": 0.25} if isinstance(loop, asyncio.BaseEventLoop) else {}
