@@ -201,7 +201,9 @@ def stages_page() -> str:
             if "Attributes:" in (ast.get_docstring(structs[params][1]) or "")
         ]
         rows = [line for table in tables for line in table.splitlines()[2:]]
-        settings = ["| setting | default | what |", "|---|---|---|", *rows] if rows else ["It has no parameters."]
+        settings = (
+            ["| setting | default | what |", "|---|---|---|", *rows] if rows else ["It has no parameters."]
+        )
         sections.append("\n".join([f"## {name}", "", *_markdown(docstring), "", *settings, ""]))
     return "\n".join([STAGES_HEADER, *overview, "", *sections])
 

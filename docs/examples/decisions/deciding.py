@@ -29,7 +29,9 @@ async def pick_tool(task: dict[str, str]) -> float:
 def take_branch(task: dict[str, int]) -> float:
     """Plans and then answers: a plan costs a little, and pays where a question is long."""
     with agl.operation("plan"):
-        plan = agl.decide("plan", options=["answer at once", "plan first"], context={"long": task["words"] > 20})
+        plan = agl.decide(
+            "plan", options=["answer at once", "plan first"], context={"long": task["words"] > 20}
+        )
     with agl.operation("answer"):
         style = agl.decide("style", options=["brief", "thorough"], context={"planned": plan == "plan first"})
     if task["words"] > 20:

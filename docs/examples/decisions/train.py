@@ -29,7 +29,7 @@ def main() -> None:
             summary = trainer.fit().summary
         for label in ("before", "after"):
             found = summary[label]
-            print(f"{name} {label}: {found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}]")
+            print(f"{name} {label}: {found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}]")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentlightning._upstreams import parse_upstream
 from agentlightning.config import load_config
 from agentlightning.errors import ConfigError
 from agentlightning.gateway import HttpUpstream, Price
 from lightning_plugin_server._gateway import gateway_options
-from agentlightning._upstreams import parse_upstream
 
 URLS = st.sampled_from(
     ["http://a:8000/v1", "https://b.example/v1", "http+unix://%2Frun%2Fm/v1", "http://[::1]:1/v1"]
