@@ -58,7 +58,7 @@ def test_calls_cost_what_their_upstream_charges_and_each_rollout_counts_once() -
     assert meter.money == pytest.approx(0.005)
     meter.reserve(1)
     meter.count([call(3)])
-    with pytest.raises(BudgetExhausted, match="0.01 is spent, the budget allows 0.01"):
+    with pytest.raises(BudgetExhausted, match=r"0\.01 is spent, the budget allows 0\.01"):
         meter.reserve(1)
 
 

@@ -11,7 +11,7 @@ import pytest
 import agentlightning as agl
 from agentlightning.algorithm import TrainingContext
 from agentlightning.continuous import Accept, Continuous
-from agentlightning.errors import ConfigError
+from agentlightning.errors import ConfigError, Interrupted
 from agentlightning.plugins import Plugins, hookimpl, load_plugins
 from agentlightning.promotion import Verdict, by_tasks, by_traffic
 from agentlightning.specs import AlgorithmSpec
@@ -153,11 +153,42 @@ async def test_live_rollouts_of_others_begin_a_round(plugins: Plugins) -> None:
                 Continuous(every_rollouts=4, traffic="live", rounds=1)  # type: ignore[arg-type]
             )
         )
-        while not [run for run in await store.runs.list() if await store.runs.events(run.id)]:
+        while not [run for run in await store.runs.list() if await store.runs.events(run.id)]:  # noqa: ASYNC110 - the store tells nobody of events
             await asyncio.sleep(0)
         await trainer(plugins, store).alearn(Continuous(every_rollouts=4, rounds=1))
         await learning
         assert await states(store) == [("first", "live"), ("much longer", "canary")]
+
+
+async def test_a_stopped_run_goes_on_with_the_round_that_it_was_in(
+    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'agl.db'}"
+    how = Continuous(every_rollouts=4, canary=0.0, rounds=3)
+    learned = Longer.fit
+    calls: list[int] = []
+
+    async def stopped_once(self: Longer, context: TrainingContext) -> None:
+        calls.append(len(calls))
+        if len(calls) == 2:
+            raise Interrupted("stopped")
+        await learned(self, context)
+
+    monkeypatch.setattr(Longer, "fit", stopped_once)
+    async with open_store(url) as store:
+        await start(store)
+        with pytest.raises(Interrupted):
+            await trainer(plugins, store, "much longer", "longer than that").alearn(how)
+        (run,) = await store.runs.list()
+        assert run.status is RunStatus.STOPPED
+        again = trainer(plugins, store, "much longer", "longer than that")
+        await again.alearn(how, resume=run.id)
+        assert len(calls) == 4
+        assert await states(store) == [
+            ("first", "retired"),
+            ("much longer", "retired"),
+            ("longer than that", "live"),
+        ]
 
 
 async def test_a_round_that_nothing_would_begin_or_judge_is_refused(plugins: Plugins) -> None:

@@ -112,6 +112,7 @@ def test_what_happened_is_counted() -> None:
     assert made.metrics == {
         "reward": 0.5,
         "reward_std": pytest.approx(0.5**0.5),
+        "frac_credit_flat": 0.0,
         "frac_reward_zero_std": 0.0,
         "groups_of_one": 0.0,
         "rollouts/scored": 2.0,

@@ -26,7 +26,7 @@ from agentlightning._loading import (
 from agentlightning._owner import judged, owner_name
 from agentlightning._recipe import Recipe, environment, read_jsonl, write_tasks
 from agentlightning._session import Session
-from agentlightning.budget import BudgetMeter
+from agentlightning.budget import BudgetMeter, prices_of
 from agentlightning.capture import Exporter
 from agentlightning.engine import Backend, BackendFactory
 from agentlightning.errors import (
@@ -98,6 +98,7 @@ async def open_session(
     graders = [build_grader(one, plugins) for one in parts.graders]
     observers = Observers([build_observer(one, plugins) for one in parts.observers])
     agent = load_target(parts.agent) if isinstance(parts.agent, str) else parts.agent
+    prices = prices_of(recipe.budget, engine=recipe.engine, upstreams=recipe.upstreams)
     async with AsyncExitStack() as stack:
         store = await _store(parts, stack)
         run = await _claim(store, recipe, kind=kind, name=algorithm, resume=resume)
@@ -113,7 +114,7 @@ async def open_session(
             gateway=None,
             pipeline=build_pipeline(recipe, plugins, algorithm),
             observers=observers,
-            meter=BudgetMeter(recipe.budget),
+            meter=BudgetMeter(recipe.budget, prices=prices),
             rollout_config=RolloutConfig(timeout_s=recipe.timeout_s, max_attempts=recipe.max_attempts),
             sampling=recipe.sampling,
             directory=directory,
@@ -303,8 +304,7 @@ async def _load_checkpoint(session: Session, *, resume: str | None, weights_of: 
         await session.learner.load_state(directory)
     if resume:
         session.state, session.serial = manifest["state"], manifest["serial"]
-        session.meter.rollouts = manifest["spent"]["rollouts"]
-        session.meter.tokens = manifest["spent"]["tokens"]
+        session.meter.restore(manifest["spent"])
 
 
 async def _start_runner(

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from agentlightning.budget import Budget
+from agentlightning.continuous import Continuous
 from agentlightning.errors import ConfigError
 from agentlightning.gateway import HttpUpstream, Sampling
 from agentlightning.types import Json, Mode
@@ -23,6 +24,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         agent: Import string; empty for an agent that was given as an object and has none.
         graders: Import strings or names; None stands for an object that has none.
         observers: Names or import strings; listeners given as objects are not part of it.
+        continuous: How it learns while agents stay live; None for a training that ends.
     """
 
     agent: str
@@ -44,6 +46,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int = 3
     port: int = 0
     directory: str | None = None
+    continuous: Continuous | None = None
 
     def to_config(self) -> dict[str, Json]:
         """The recipe as the store keeps it."""

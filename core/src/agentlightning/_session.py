@@ -9,7 +9,7 @@ import math
 import shutil
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from agentlightning._episodes import read_episodes
 from agentlightning.algorithm import EvaluationReport
 from agentlightning.budget import BudgetMeter
 from agentlightning.engine import InferenceEngine, Learner
-from agentlightning.errors import ConfigError, Interrupted, NumericalError, StoreUnavailable
+from agentlightning.errors import ConfigError, Interrupted, NumericalError, StoreError, StoreUnavailable
 from agentlightning.gateway import CanaryScore, Gateway, Sampling
 from agentlightning.observer import Evaluated, MetricsLogged, Observers, PhaseStarted, RunFinished
 from agentlightning.pipeline import Pipeline
@@ -93,7 +93,7 @@ class Session:
         resources: ResourceSet | None = None,
     ) -> list[Rollout]:
         """See `TrainingContext.rollouts`."""
-        self._raise_if_stopped()
+        self.raise_if_stopped()
         self.meter.reserve(len(tasks) * samples)
         pinned = resources.id if resources else None
         requests = [
@@ -123,29 +123,35 @@ class Session:
             await asyncio.wait({waiting, *others}, return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
                 await self.store.rollouts.cancel(ids, reason="the run was stopped")
-                self._raise_if_stopped()
+                self.raise_if_stopped()
                 if self.workers is not None:
                     await self.workers
             return waiting.result()
+        except asyncio.CancelledError:
+            # nobody waits for them any more, and what is queued behind them is waited for
+            with suppress(StoreError):
+                await self.store.rollouts.cancel(ids, reason="the run does not need it any more")
+            raise
         finally:
             for task in (waiting, stopping):
                 task.cancel()
 
-    def _raise_if_stopped(self) -> None:
+    def raise_if_stopped(self) -> None:
+        """Raises `Interrupted` once the run was asked to stop."""
         if self.stop.is_set():
             raise Interrupted(
                 f"run {self.run.id} was stopped; go on with: {resume_command(self.run.id, self.store)}"
             )
 
-    async def experience(self, rollouts: Sequence[Rollout], *, step: int = 0) -> Experience:
+    async def experience(
+        self, rollouts: Sequence[Rollout], *, step: int = 0, source: Store | None = None
+    ) -> Experience:
         """See `TrainingContext.experience`."""
-        episodes = await read_episodes(self.store, rollouts)
-        self.meter.tokens += sum(
-            (len(record.prompt) + len(record.response)) // 4
-            for episode in episodes
-            for span in episode.spans
-            for record in span.tokens
-        )
+        episodes = await read_episodes(source or self.store, rollouts)
+        own = [one for one in episodes if one.rollout.run_id == self.run.id]
+        if not own:
+            self.meter.check_time()  # rollouts of others were never reserved
+        self.meter.count(own)
         experience = self.pipeline.run(Experience(episodes=episodes))
         await self._log_pipeline(experience, step)
         return experience
@@ -189,6 +195,7 @@ class Session:
 
     async def _report(self, rollouts: Sequence[Rollout]) -> EvaluationReport:
         episodes = await read_episodes(self.store, rollouts)
+        self.meter.count(episodes)
         judged = self.pipeline.upto("rewards").run(Experience(episodes=episodes))
         by_rollout = {trajectory.rollout.id: trajectory.outcome for trajectory in judged.trajectories}
         outcomes: list[float | None] = []
@@ -289,7 +296,7 @@ class Session:
         """Settles how the run ended; the first word counts."""
         if self.run.status is not RunStatus.RUNNING:
             return
-        spent: dict[str, Json] = {"rollouts": self.meter.rollouts, "tokens": self.meter.tokens}
+        spent = self.meter.spent()
         self.run = await self.store.runs.update(self.run.id, status=status, summary=spent, error=error)
         self.observers.notify(RunFinished(run=self.run))
 
@@ -298,8 +305,8 @@ class Session:
         self.serial += 1
         root = self.directory / "checkpoints"
         final = root / f"{self.serial:06d}"
-        spent = {"rollouts": self.meter.rollouts, "tokens": self.meter.tokens}
-        manifest = {"step": step, "serial": self.serial, "state": dict(state), "spent": spent}
+        spent = self.meter.spent()
+        manifest = {"step": step, "serial": self.serial, "state": dict(state), "spent": self.meter.manifest()}
         try:
             await self._write_checkpoint(final, manifest)
         except OSError as error:
@@ -312,7 +319,7 @@ class Session:
         )
         for old in sorted(root.iterdir())[:-_KEPT_CHECKPOINTS]:
             shutil.rmtree(old, ignore_errors=True)
-        self._raise_if_stopped()
+        self.raise_if_stopped()
 
 
 def resume_command(run_id: str, store: Store) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -35,6 +35,17 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: tuple[float | None, ...] = ()
     rollout_ids: tuple[str, ...] = ()
     decoding: str = ""
+
+
+@runtime_checkable
+class InFlightEngine(InferenceEngine, Protocol):
+    """An engine whose weights may change under answers that it is sampling: `isinstance` tells before training.
+
+    Attributes:
+        updates_in_flight: How it does that, for people. Such an answer carries the oldest version that sampled it.
+    """
+
+    updates_in_flight: str
 
 
 class TrainingContext(Protocol):
@@ -79,8 +90,19 @@ class TrainingContext(Protocol):
         """
         ...
 
-    async def experience(self, rollouts: Sequence[Rollout], *, step: int = 0) -> Experience:
-        """Runs the pipeline over what was captured, and stores the stages' reports with the run."""
+    async def experience(
+        self, rollouts: Sequence[Rollout], *, step: int = 0, source: Store | None = None
+    ) -> Experience:
+        """Runs the pipeline over what was captured, and stores the stages' reports with the run.
+
+        Args:
+            rollouts: Finished ones.
+            step: Of the algorithm, for the reports.
+            source: The store that has them; None is the run's own.
+
+        Raises:
+            BudgetExhausted: The time is up.
+        """
         ...
 
     async def evaluate(

@@ -26,6 +26,7 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = tuple(
         ("eval", "evaluate an agent on a file of tasks"),
         ("export", "write everything in a store to a folder"),
         ("import", "read an archive, or somebody else's traces, into a store"),
+        ("learn", "learn while agents stay live: candidate, canary, live, or back"),
         ("new", "make a package of your own that passes its contract test"),
         ("pipeline", "stages of the experience pipeline, and what each did in a run"),
         ("plugins", "installed plugins, what they provide, and why one was skipped"),

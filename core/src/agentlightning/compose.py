@@ -63,8 +63,10 @@ class _Part:
     ) -> list[Rollout]:
         return await self._whole.rollouts(tasks, samples=samples, mode=mode, step=step, resources=resources)
 
-    async def experience(self, rollouts: Sequence[Rollout], *, step: int = 0) -> Experience:
-        return await self._whole.experience(rollouts, step=step)
+    async def experience(
+        self, rollouts: Sequence[Rollout], *, step: int = 0, source: Store | None = None
+    ) -> Experience:
+        return await self._whole.experience(rollouts, step=step, source=source)
 
     async def evaluate(
         self,

@@ -76,7 +76,8 @@ def train_from_config(
     plugins = plugins or load_plugins()
     if resume is not None:
         return resume_run(config.store, resume, observers=[*config.observers, *observers], plugins=plugins)
-    if not config.train:
+    offline = any("offline" in config.algorithms.get(name, {}) for name in config.algorithm)
+    if not config.train and not offline:
         raise ConfigError("there are no training tasks; name a file of them with --train FILE")
     return trainer_of(config, plugins=plugins, observers=observers).fit()
 

@@ -67,6 +67,9 @@ DECISION_NAME: Final = "agl.decision.name"
 DECISION_OPTIONS: Final = "agl.decision.options"
 DECISION_CHOICE: Final = "agl.decision.choice"
 DECISION_PROPENSITY: Final = "agl.decision.propensity"
+DECISION_INDEX: Final = "agl.decision.index"
+DECISION_PROPENSITIES: Final = "agl.decision.propensities"
+DECISION_POLICY: Final = "agl.decision.policy"
 
 # operations
 OPERATION_CHAT: Final = "chat"

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -17,6 +18,7 @@ from agentlightning._recipe import Recipe
 from agentlightning._session import Session
 from agentlightning.algorithm import EvaluationReport
 from agentlightning.budget import Budget
+from agentlightning.continuous import Continuous, ContinuousLoop
 from agentlightning.errors import ConfigError
 from agentlightning.gateway import HttpUpstream, Sampling
 from agentlightning.observer import Observer
@@ -169,9 +171,13 @@ class Trainer:
             ConfigError: The run was started from objects that cannot be found again.
         """
         recipe = Recipe.from_config(run.config, run_id=run.id)
-        settings = {field: getattr(recipe, field) for field in recipe.__struct_fields__}
+        settings = {
+            field: getattr(recipe, field) for field in recipe.__struct_fields__ if field != "continuous"
+        }
         settings["observers"] = observers or recipe.observers
-        return cls(**settings, store=store, plugins=plugins)
+        trainer = cls(**settings, store=store, plugins=plugins)
+        trainer._change(continuous=recipe.continuous)
+        return trainer
 
     def fit(self, *, resume: str | None = None) -> TrainingResult:
         """Trains to the end. Ctrl-C once stops cleanly.
@@ -184,6 +190,64 @@ class Trainer:
             BudgetExhausted: The budget allows no more; what was done so far is kept.
         """
         return run_job(lambda stop: self._fit(stop, resume))
+
+    def offline(
+        self,
+        *,
+        runs: Sequence[str] = (),
+        store: str = "",
+        order: str = "uniform",
+        window: int = 0,
+        resume: str | None = None,
+    ) -> TrainingResult:
+        """Trains from rollouts that a store has; nothing but evaluations is played.
+
+        Args:
+            runs: Ids of the runs whose training rollouts are learned from; empty is all that finished before.
+            store: URL of the store that has them; empty is this trainer's.
+            order: Which groups of them an update draws: `uniform`, or the `recent` ones.
+            window: Draws from so many newest groups, for `recent`; 0 is as many as an update takes.
+            resume: As for `fit`.
+
+        Raises:
+            ConfigError: The algorithm cannot learn from stored rollouts, or there are none.
+        """
+        return run_job(
+            lambda stop: self._offline(stop, resume, runs=runs, store=store, order=order, window=window)
+        )
+
+    async def aoffline(
+        self,
+        *,
+        runs: Sequence[str] = (),
+        store: str = "",
+        order: str = "uniform",
+        window: int = 0,
+        resume: str | None = None,
+    ) -> TrainingResult:
+        """Like `offline`, on the running event loop."""
+        return await self._offline(
+            asyncio.Event(), resume, runs=runs, store=store, order=order, window=window
+        )
+
+    def learn(self, how: Continuous | None = None, *, resume: str | None = None) -> TrainingResult:
+        """Learns while agents stay live: what the algorithm learns becomes a candidate, a canary, and live, or goes.
+
+        Args:
+            how: Rounds, traffic, and what is accepted.
+            resume: As for `fit`.
+
+        Raises:
+            Interrupted: It was stopped; the message says how to resume.
+            BudgetExhausted: The budget allows no more; what is live stays live.
+        """
+        self._change(continuous=how or Continuous())
+        return self.fit(resume=resume)
+
+    async def alearn(self, how: Continuous | None = None, *, resume: str | None = None) -> TrainingResult:
+        """Like `learn`, on the running event loop."""
+        self._change(continuous=how or Continuous())
+        return await self.afit(resume=resume)
 
     async def afit(self, *, resume: str | None = None) -> TrainingResult:
         """Like `fit`, on the running event loop; Ctrl-C is left to the caller."""
@@ -210,9 +274,37 @@ class Trainer:
     async def _fit(self, stop: asyncio.Event, resume: str | None) -> TrainingResult:
         algorithm = build_algorithm(self._parts.recipe, self._parts.plugins)
         async with open_session(self._parts, kind=RunKind.TRAIN, stop=stop, resume=resume) as session:
-            await algorithm.fit(session)
+            if (continuous := self._parts.recipe.continuous) is not None:
+                await ContinuousLoop(session, algorithm, continuous).run()
+            else:
+                await algorithm.fit(session)
             await session.finish(RunStatus.SUCCEEDED)
             return await _result(session)
+
+    async def _offline(
+        self,
+        stop: asyncio.Event,
+        resume: str | None,
+        *,
+        runs: Sequence[str],
+        store: str,
+        order: str,
+        window: int,
+    ) -> TrainingResult:
+        chosen: dict[str, Json] = {"runs": list(runs), "store": store, "order": order, "window": window}
+        found = self._parts.recipe.algorithm
+        if len(found) != 1:
+            names = [name for name, _ in found]
+            raise ConfigError(
+                f"offline takes one algorithm, got {names!r}; in a sequence give the one that learns from stored "
+                "rollouts its parameter `offline`"
+            )
+        ((name, params),) = found
+        self._change(algorithm=((name, {**params, "offline": chosen}),))
+        return await self._fit(stop, resume)
+
+    def _change(self, **settings: object) -> None:
+        self._parts = replace(self._parts, recipe=msgspec.structs.replace(self._parts.recipe, **settings))
 
     async def _evaluate(
         self, stop: asyncio.Event, tasks: Sequence[Json] | None, run: str | None

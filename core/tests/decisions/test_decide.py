@@ -243,12 +243,23 @@ def test_propensities_are_probabilities_with_a_floor(  # noqa: PLR0917
 
 
 @settings(deadline=None, max_examples=60)
-@given(options=st.lists(json_values, min_size=1, max_size=4), context=json_values, seed=st.integers(0, 2**62))
-def test_any_json_is_decided_on_the_same_way_twice(options: list[Json], context: Json, seed: int) -> None:
+@given(
+    options=st.lists(json_values, min_size=1, max_size=4),
+    context=json_values,
+    seed=st.integers(0, 2**62),
+    weights=st.dictionaries(st.integers(0, 15), st.floats(-5, 5, width=32), max_size=16),
+)
+def test_a_decision_can_be_repeated_and_recomputed_from_its_record(
+    options: list[Json], context: Json, seed: int, weights: dict[int, float]
+) -> None:
+    policy = DecisionPolicy(version=1, weights=pack_weights(weights), bits=4)
     sink = Emitted()
     for _ in range(2):
-        with in_rollout(rollout(sink, seed=seed, policy=EVEN)):
+        with in_rollout(rollout(sink, seed=seed, policy=policy)):
             agl.decide("x", options, context=context)
-    first, second = (span.attributes for span in sink)
-    assert first == second
-    assert first["agl.decision.propensity"] > 0  # type: ignore[operator]
+    known, again = (span.attributes for span in sink)
+    assert known == again
+    described = known["agl.decision.options"]
+    assert isinstance(described, list)
+    shares = propensities(policy, "x", options=described, context=known.get("agl.state"))
+    assert shares == known["agl.decision.propensities"]

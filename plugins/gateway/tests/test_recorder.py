@@ -87,7 +87,9 @@ async def bench() -> AsyncIterator[Bench]:
     async with open_store("memory://") as store:
         await store.rollouts.enqueue([RolloutRequest(task=place) for place in range(CALLS)])
         leases = await store.rollouts.lease("w", limit=CALLS, ttl_s=60.0)
-        yield Bench(store, Spans(store), leases)
+        here = Bench(store, Spans(store), leases)
+        yield here
+        await here.recorder.stop()
 
 
 async def test_calls_that_end_in_a_rush_share_a_commit() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agentlightning.errors import ConfigError
+from lightning_algorithm_lightningrl._credit_rules import CreditRules
 from lightning_algorithm_lightningrl._rollouts import Played, Sampled
 from lightning_algorithm_lightningrl.advantages import (
     DEFAULTS,
@@ -17,8 +18,10 @@ from lightning_algorithm_lightningrl.advantages import (
     Gdpo,
     Rae,
     ReinforcePp,
+    deviation,
     gdpo_advantages,
     group_advantages,
+    is_flat,
     rae_advantages,
 )
 from lightning_algorithm_lightningrl.returns import discounted_returns, gae, step_rewards, whiten
@@ -37,12 +40,14 @@ class Rule:
         std_eps: Term beside the standard deviation of a group.
         compare: Which decisions of a group are compared.
         kl: Coefficient of the divergences that are taken out of the returns.
+        credit: What the credits are on the scale of.
     """
 
     choice: Estimator | AdvantageOptions
     std_eps: float = 1e-6
     compare: Compare = Compare.ROLLOUT
     kl: float = 0.0
+    credit: CreditRules = field(default_factory=CreditRules)
 
 
 def batch_advantages(
@@ -74,30 +79,65 @@ def batch_advantages(
             return _by_group(groups, estimator=estimator, rule=rule), dict(baselines)
 
 
+def is_flat_group(rollouts: Sequence[Played]) -> bool:
+    """Whether a group teaches nothing: all credits are equal, and no critic expected anything else."""
+    calls = [call for rollout in rollouts for call in rollout.calls]
+    alone = [rollout.outcome for rollout in rollouts if not rollout.calls]
+    expected = any(call.value is not None and call.value != call.credit for call in calls)
+    return not expected and is_flat([*(call.credit for call in calls), *alone])
+
+
 def _by_group(groups: Groups, *, estimator: Estimator, rule: Rule) -> Advantages:
     found: Advantages = {}
     for rollouts in groups:
         for part in _compared(rollouts, rule.compare):
-            credits_ = [_credits(rollout, calls, rule) for rollout, calls in part]
-            tokens = [sum(call.tokens for call in calls) for _, calls in part]
-            own = group_advantages(credits_, estimator=estimator, std_eps=rule.std_eps, tokens=tokens)
+            own = _compared_part(part, estimator=estimator, rule=rule)
             for (_, calls), values in zip(part, own, strict=True):
                 found |= {call.id: [value] * call.tokens for call, value in zip(calls, values, strict=False)}
+    for rollout in (rollout for group in groups for rollout in group):
+        found |= {
+            call.id: [_credit(rollout, call, rule) - call.value] * call.tokens
+            for call in rollout.calls
+            if call.value is not None
+        }
     return _whitened(found) if estimator is Estimator.REINFORCE_PP_BASELINE else found
 
 
 def _compared(rollouts: Sequence[Played], compare: Compare) -> list[list[tuple[Played, list[Sampled]]]]:
-    """The calls that are compared with each other, by rollout."""
+    """The calls that are compared with each other, by rollout; those that a critic judges are compared with it."""
+    judged = [
+        (rollout, [call for call in rollout.calls if call.value is None])
+        for rollout in rollouts
+        if not rollout.calls or any(call.value is None for call in rollout.calls)
+    ]
     if compare is Compare.ROLLOUT:
-        return [[(rollout, list(rollout.calls)) for rollout in rollouts]]
-    keys = {_key(call, compare): None for rollout in rollouts for call in rollout.calls}
+        return [judged] if judged else []
+    keys = {_key(call, compare): None for _, calls in judged for call in calls}
     return [
         [
             (rollout, own)
-            for rollout in rollouts
-            if (own := [call for call in rollout.calls if _key(call, compare) == key])
+            for rollout, calls in judged
+            if (own := [call for call in calls if _key(call, compare) == key])
         ]
         for key in keys
+    ]
+
+
+def _compared_part(
+    part: Sequence[tuple[Played, Sequence[Sampled]]], *, estimator: Estimator, rule: Rule
+) -> list[list[float]]:
+    """Advantages of decisions that are compared with each other, `[rollouts][decisions]`."""
+    credits_ = [_credits(rollout, calls, rule) for rollout, calls in part]
+    tokens = [sum(call.tokens for call in calls) for _, calls in part]
+    if not any(rule.credit.is_anchored(call.agent) for _, calls in part for call in calls):
+        return group_advantages(credits_, estimator=estimator, std_eps=rule.std_eps, tokens=tokens)
+    # GiGPO (arXiv 2505.10978, equation 9): returns are compared with returns, and the step's part is added to that
+    returns = [[_return(rollout, rule)] for rollout, _ in part]
+    scale = 1.0 / (deviation(returns) + rule.std_eps) if estimator.divides else 1.0
+    compared = group_advantages(returns, estimator=estimator, std_eps=rule.std_eps, tokens=tokens)
+    return [
+        [whole + scale * (credit - earned) for credit in own]
+        for own, (whole,), (earned,) in zip(credits_, compared, returns, strict=True)
     ]
 
 
@@ -108,6 +148,11 @@ def _key(call: Sampled, compare: Compare) -> str | tuple[str, int]:
 def _credits(rollout: Played, calls: Sequence[Sampled], rule: Rule) -> list[float]:
     """Of the calls; a rollout none of whose calls is known still counts in its group, with its return."""
     return [_credit(rollout, call, rule) for call in calls] or [rollout.outcome]
+
+
+def _return(rollout: Played, rule: Rule) -> float:
+    """What a rollout earned, less its divergence."""
+    return rollout.outcome - rule.kl * sum(sum(each.divergence) for each in rollout.calls)
 
 
 def _credit(rollout: Played, call: Sampled, rule: Rule) -> float:

@@ -10,6 +10,7 @@ from agentlightning.errors import ConfigError
 from agentlightning.pipeline import INCOMPLETE
 from agentlightning.types import Experience, TokenForest
 from lightning_algorithm_lightningrl._advantage import Advantages, Rule, batch_advantages
+from lightning_algorithm_lightningrl._credit_rules import CreditRules
 from lightning_algorithm_lightningrl._metrics import batch_metrics
 from lightning_algorithm_lightningrl._rollouts import Played, Sampled, played
 from lightning_algorithm_lightningrl.advantages import AdvantageOptions, Compare, Estimator
@@ -48,7 +49,7 @@ class Batch:
 def make_batch(
     experience: Experience,
     *,
-    version: int,
+    version: int | None,
     estimator: Estimator | AdvantageOptions,
     std_eps: float = 1e-6,
     compare: Compare = Compare.ROLLOUT,
@@ -58,6 +59,7 @@ def make_batch(
     max_staleness: int = 0,
     trains_flat: bool = False,
     baselines: Mapping[str, float] | None = None,
+    credit: CreditRules | None = None,
 ) -> Batch:
     """Gives every sampled token its advantage and its weight.
 
@@ -68,7 +70,7 @@ def make_batch(
     Args:
         experience: As the pipeline made it; its forest with `old_logprobs` for corrections, and with
             `reference_logprobs` for a kl.
-        version: Policy version that is current.
+        version: Policy version that is current; None for experience of whatever policy, of which nothing is stale.
         estimator: Formula of the advantages, or options of one.
         std_eps: Term beside the standard deviation.
         compare: Which decisions of a group are compared.
@@ -78,6 +80,7 @@ def make_batch(
         max_staleness: Calls further behind are masked.
         trains_flat: Whether calls with an advantage of 0 are trained.
         baselines: Of each agent, as the last update left them (`rae`).
+        credit: What the credits are on the scale of.
 
     Raises:
         ConfigError: The pipeline has left out a stage that this needs.
@@ -93,6 +96,7 @@ def make_batch(
         std_eps=std_eps,
         compare=compare,
         kl=kl_in_reward.coefficient if kl_in_reward else 0.0,
+        credit=credit or CreditRules(),
     )
     advantages, left = batch_advantages(groups, rule=rule, baselines=baselines or {})
     masked = {"incomplete": _incomplete(experience), "unknown_version": 0, "stale": 0}

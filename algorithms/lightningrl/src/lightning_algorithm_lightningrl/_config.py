@@ -9,6 +9,7 @@ import msgspec
 
 from agentlightning.engine import LossSpec, OptimizerConfig
 from agentlightning.errors import ConfigError
+from lightning_algorithm_lightningrl._modes import Asynchronous, Offline, Selection
 from lightning_algorithm_lightningrl.advantages import AdvantageOptions, Compare, Estimator, estimator_of
 from lightning_algorithm_lightningrl.aggregation import Aggregation, SequenceSumNorm
 from lightning_algorithm_lightningrl.correction import Correction, Level, masks_within
@@ -21,7 +22,6 @@ from lightning_algorithm_lightningrl.loss_settings import (
     Loss,
     LossName,
     Placement,
-    PpoClip,
     Unit,
     loss_spec,
 )
@@ -56,11 +56,9 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
         max_grad_norm: Gradients are scaled down to this global norm; 0 is off.
         advantage: Name of an estimator, or a table with its `name` and options; see `advantages`.
         std_eps: Added to the standard deviation of a group (`grpo`, `gdpo`); 1e-6 unless given.
-        compare: Which decisions of a group are compared: those of the `rollout`, of the same `agent`, or `turn`.
+        compare: Which decisions of a group are compared: those of the `rollout`, of the same `agent`, or `turn`. Unless
+            given, `agent` where the stage `credit` has rules of single agents, else `rollout`.
         loss: Name of a loss, or a table with its `name` and settings; see `loss_settings`.
-        clip_low: For the loss named `ppo_clip`: the ratio is clipped at 1 - clip_low; 0.2 unless given.
-        clip_high: And at 1 + clip_high; 0.28 unless given.
-        dual_clip: And the loss of tokens with negative advantage at so many advantages; 0, which is off, unless given.
         aggregation: What counts the same in the loss: see `aggregation`; `sequence_sum_norm` is a table with `length`.
         kl: Pull towards the weights that the run began with; none unless given.
         entropy: Coefficient of the entropy bonus from sampled tokens; see `losses.regularised`.
@@ -68,7 +66,13 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
             (decoupled). Unless given, `learner` if there are several passes or a `correction`, else `sampler`.
         correction: Importance corrections for what sampler and learner disagree on, applied one after the other: tables
             with the `name` `tis`, `mis`, `icepop`, `geometric` (see `correction`) or `opsm` (see `loss_settings`).
-        max_staleness: Calls that are more policy versions behind than this are never trained.
+        max_staleness: Calls that are more policy versions behind than this are never trained. 0 is on-policy: rollouts
+            and updates take turns. Above 0 rollouts go on while the learner learns, and groups with a call that is
+            further behind are left out whole.
+        asynchronous: How, above 0; see `Asynchronous`.
+        offline: Updates from stored rollouts instead of new ones; see `Offline`. Groups are as they are stored, so
+            `group_size` is not used.
+        selection: Which groups an update is made of; see `Selection`.
         max_masked_share: The run stops when a larger share of an update's calls cannot be trained on, because tokens
             are missing or their policy version is unknown or too old.
         checkpoint_every: Updates between checkpoints; the last one is always saved.
@@ -86,17 +90,17 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_grad_norm: NonNegative = 1.0
     advantage: Estimator | AdvantageOptions = Estimator.GRPO
     std_eps: NonNegative | None = None
-    compare: Compare = Compare.ROLLOUT
+    compare: Compare | None = None
     loss: LossName | Loss = LossName.PPO_CLIP
-    clip_low: Share | None = None
-    clip_high: NonNegative | None = None
-    dual_clip: NonNegative | None = None
     aggregation: Aggregation | SequenceSumNorm = Aggregation.ROLLOUT_MEAN
     kl: Kl | None = None
     entropy: NonNegative = 0.0
     old_policy: OldPolicy | None = None
     correction: tuple[Correction | Drift, ...] = ()
     max_staleness: Count = 0
+    asynchronous: Asynchronous = Asynchronous()
+    offline: Offline | None = None
+    selection: Selection = Selection()
     max_masked_share: Share = 0.5
     checkpoint_every: Positive = 10
     evaluate_every: Count = 0
@@ -105,6 +109,7 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
         self._check_advantage()
         self._check_loss()
         self._check_correction()
+        self._check_mode()
 
     @property
     def estimator(self) -> Estimator:
@@ -124,8 +129,6 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def loss_settings(self) -> Loss:
         """The loss with its settings."""
-        if self.loss is LossName.PPO_CLIP:
-            return PpoClip(**self._named_clip)
         if isinstance(self.loss, LossName):
             return BY_NAME[self.loss]()
         return self.loss
@@ -159,6 +162,11 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def flows(self) -> bool:
+        """Whether groups are begun one by one: beside the learner, or as many as it takes."""
+        return self.max_staleness > 0 or self.selection != Selection()
+
+    @property
     def loss_spec(self) -> LossSpec:
         """The loss as the learner takes it."""
         return loss_spec(self.loss_settings, kl=self.kl, entropy=self.entropy, drift=self.drift)
@@ -172,11 +180,6 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
             max_grad_norm=self.max_grad_norm,
         )
 
-    @property
-    def _named_clip(self) -> dict[str, float]:
-        named = {"clip_low": self.clip_low, "clip_high": self.clip_high, "dual_clip": self.dual_clip}
-        return {name: value for name, value in named.items() if value is not None}
-
     def _check_advantage(self) -> None:
         name = self.estimator.value
         if self.group_size < 2 and self.estimator.needs_group:
@@ -188,11 +191,11 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(
                 f"std_eps is {self.std_eps!r}, but advantage {name!r} divides by no deviation; leave it out"
             )
-        if self.compare is not Compare.ROLLOUT and (
+        if self.compare not in (None, Compare.ROLLOUT) and (
             not self.estimator.needs_group or self.estimator is Estimator.GDPO
         ):
             raise ConfigError(
-                f"compare is {self.compare.value!r}, but advantage {name!r} compares no decisions of a group; "
+                f"compare is {str(self.compare)!r}, but advantage {name!r} compares no decisions of a group; "
                 "leave it out, or take an advantage such as 'grpo'"
             )
         if self.estimator is Estimator.GDPO and self.kl and self.kl.placement is Placement.REWARD:
@@ -202,14 +205,6 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
             )
 
     def _check_loss(self) -> None:
-        if given := self._named_clip:
-            if self.loss is not LossName.PPO_CLIP:
-                asked = self.loss.value if isinstance(self.loss, LossName) else self.loss.name.value
-                raise ConfigError(
-                    f"{', '.join(given)} beside loss = … belongs to the loss named 'ppo_clip', and the loss is "
-                    f'{asked!r}; give its settings with it: loss = {{name = "{asked}", …}}'
-                )
-            PpoClip(**given)
         if self.aggregation is Aggregation.SEQUENCE_SUM_NORM:
             raise ConfigError(
                 "aggregation 'sequence_sum_norm' divides by a constant length; give it, such as the most tokens of a "
@@ -238,4 +233,46 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(
                 f"loss {settings.name.value!r} has one ratio for each {settings.unit.value}, of which "
                 f"{parts[0]!r} could reject a part; take level {settings.unit.value!r}, or 'tis', which rejects nothing"
+            )
+
+    def _check_mode(self) -> None:
+        if self.offline is None and not self.max_staleness:
+            if self.asynchronous != Asynchronous():
+                raise ConfigError(
+                    "asynchronous has settings, but max_staleness is 0, which is on-policy; give the most policy "
+                    "versions that a call may be behind, such as max_staleness = 2"
+                )
+            return
+        if self.offline is not None:
+            for name, default in (
+                ("max_staleness", 0),
+                ("asynchronous", Asynchronous()),
+                ("selection", Selection()),
+            ):
+                if getattr(self, name) != default:
+                    raise ConfigError(
+                        f"offline learns from what is stored and plays nothing, so {name} cannot be honoured; leave it "
+                        "out"
+                    )
+        elif self.max_staleness < self.passes:
+            raise ConfigError(
+                f"max_staleness is {self.max_staleness} policy versions, and one update makes {self.passes} of them "
+                f"(passes); every group begun before an update would be stale. Take at least {self.passes}, or 0"
+            )
+        self._check_importance()
+
+    def _check_importance(self) -> None:
+        """Experience of another policy needs a ratio to it somewhere: in the loss, or in a correction."""
+        if self.corrections:
+            return
+        if self.asks_learner:
+            raise ConfigError(
+                "ratios are taken to the learner's own log-probabilities (old_policy 'learner', or several passes), "
+                "and nothing corrects for the older policy that sampled; add one, such as "
+                'correction = [{name = "tis"}], or take old_policy "sampler"'
+            )
+        if self.loss_settings.name is LossName.REINFORCE:
+            raise ConfigError(
+                "loss 'reinforce' has no ratio to the policy that sampled; take another loss, or add a correction, "
+                'such as correction = [{name = "tis"}]'
             )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 
-from agentlightning.algorithm import TrainingContext
+from agentlightning.algorithm import InFlightEngine, TrainingContext
 from agentlightning.config import decode_params
 from agentlightning.engine import InferenceEngine, Learner, ReferenceLearner
 from agentlightning.errors import ConfigError, EngineError
 from agentlightning.types import Experience, Json
 from lightning_algorithm_lightningrl._batch import Batch, make_batch
 from lightning_algorithm_lightningrl._config import LightningRLConfig
+from lightning_algorithm_lightningrl._credit_rules import CreditRules
+from lightning_algorithm_lightningrl._sources import open_source
+from lightning_algorithm_lightningrl.advantages import Compare
 
 
 def create(params: Mapping[str, Json]) -> LightningRL:
@@ -21,7 +24,7 @@ def create(params: Mapping[str, Json]) -> LightningRL:
 
 
 class LightningRL:
-    """On-policy reinforcement learning of the weights behind an agent's LLM calls."""
+    """Reinforcement learning of the weights behind an agent's LLM calls."""
 
     name = "lightningrl"
 
@@ -32,12 +35,14 @@ class LightningRL:
         """Evaluates, trains for `updates` steps from wherever the last checkpoint was, and evaluates again.
 
         Raises:
-            ConfigError: There are no training tasks, nothing that learns, or no reference for a kl.
+            ConfigError: There is nothing to learn from or nothing that learns, or settings do not go together.
             EngineError: Too many calls of an update cannot be trained on.
             NumericalError: The loss or a gradient is not finite; the learner has saved the batch.
         """
         config = self.config
         engine, learner = _model(context, config)
+        credit = CreditRules.of_run(context.run.config)
+        credit.check(config.advantage, estimator=config.estimator)
         step = int(str(context.state.get("step", 0)))
         tokens = int(str(context.state.get("num_tokens", 0)))
         length = float(str(context.state.get("length", 0.0)))
@@ -46,70 +51,67 @@ class LightningRL:
             await context.evaluate(label="before", step=0)
         await context.phase(self.name, total=config.updates - step)
 
-        while step < config.updates:
-            # what to learn from: a group of rollouts per task, all under one version of the policy
-            version = engine.version
-            tasks = choose_tasks(context.train, count=config.tasks_per_update, step=step, seed=context.seed)
-            rollouts = await context.rollouts(tasks, samples=config.group_size, step=step)
-            experience = await context.experience(rollouts, step=step)
-            experience = await _scored(experience, learner, config)
-            batch = make_batch(
-                experience,
-                version=version,
-                estimator=config.advantage,
-                std_eps=config.group_std_eps,
-                compare=config.compare,
-                aggregation=config.aggregation,
-                corrections=config.corrections,
-                kl_in_reward=config.kl_in_reward,
-                max_staleness=config.max_staleness,
-                trains_flat=config.trains_flat,
-                baselines=baselines,
-            )
-            _check_masked(batch, config.max_masked_share, step=step)
-            tokens += batch.forest.tokens_in
-            baselines = batch.baselines
-            length = length or batch.metrics["completions/mean_length"]
+        async with open_source(context, engine, config) as source:
+            while step < config.updates:
+                # what to learn from: groups of rollouts, each of a task
+                taken = await source.take(step)
+                experience = await _scored(taken.experience, learner, config)
+                batch = make_batch(
+                    experience,
+                    version=taken.version,
+                    estimator=config.advantage,
+                    std_eps=config.group_std_eps,
+                    compare=config.compare or (Compare.AGENT if credit.agents else Compare.ROLLOUT),
+                    aggregation=config.aggregation,
+                    corrections=config.corrections,
+                    kl_in_reward=config.kl_in_reward,
+                    max_staleness=config.max_staleness,
+                    trains_flat=config.trains_flat,
+                    baselines=baselines,
+                    credit=credit,
+                )
+                _check_masked(batch, config.max_masked_share, step=step)
+                tokens += batch.forest.tokens_in
+                baselines = batch.baselines
+                length = length or batch.metrics["completions/mean_length"]
 
-            # learn: gradients over every trained token, then new weights while no call is in flight
-            optimizer = config.optimizer(step)
-            metrics = batch.metrics | {"version": float(version), "learning_rate": optimizer.learning_rate}
-            metrics |= {"completions/length_drift": _drift(metrics["completions/mean_length"], length)}
-            metrics |= {f"baseline/{agent}": value for agent, value in baselines.items()}
-            if batch.trained:
-                metrics |= await learner.forward_backward(batch.forest, config.loss_spec)
-                async with context.weight_update():
-                    metrics |= await learner.optim_step(optimizer)
-                    for _ in range(config.passes - 1):
-                        metrics |= await learner.forward_backward(batch.forest, config.loss_spec)
+                # learn: gradients over every trained token, then new weights
+                optimizer = config.optimizer(step)
+                metrics = batch.metrics | taken.metrics
+                metrics |= {"version": float(engine.version), "learning_rate": optimizer.learning_rate}
+                metrics |= {"completions/length_drift": _drift(metrics["completions/mean_length"], length)}
+                metrics |= {f"baseline/{agent}": value for agent, value in baselines.items()}
+                if batch.trained:
+                    metrics |= await learner.forward_backward(batch.forest, config.loss_spec)
+                    async with _update(context, config):
                         metrics |= await learner.optim_step(optimizer)
-                    await learner.publish()
-            else:
-                await context.event("nothing_to_train", _nothing(batch, step=step))
-            await context.log(metrics | {"num_tokens": float(tokens)}, step=step)
+                        for _ in range(config.passes - 1):
+                            metrics |= await learner.forward_backward(batch.forest, config.loss_spec)
+                            metrics |= await learner.optim_step(optimizer)
+                        await learner.publish()
+                else:
+                    await context.event("nothing_to_train", _nothing(batch, step=step))
+                await context.log(metrics | {"num_tokens": float(tokens)}, step=step)
 
-            step += 1
-            if step % config.checkpoint_every == 0 or step == config.updates:
-                state = {"step": step, "num_tokens": tokens, "length": length, "baselines": dict(baselines)}
-                await context.checkpoint(step, state)
-            if config.evaluate_every and context.val and step % config.evaluate_every == 0:
-                await context.evaluate(label="val", step=step)
+                step += 1
+                if step % config.checkpoint_every == 0 or step == config.updates:
+                    state = {
+                        "step": step,
+                        "num_tokens": tokens,
+                        "length": length,
+                        "baselines": dict(baselines),
+                    }
+                    await context.checkpoint(step, state | {"source": source.state()})
+                if config.evaluate_every and context.val and step % config.evaluate_every == 0:
+                    await context.evaluate(label="val", step=step)
 
         if context.val:
             await context.evaluate(label="after", step=step)
 
 
-def choose_tasks(tasks: Sequence[Json], *, count: int, step: int, seed: int) -> list[Json]:
-    """The tasks of a step: consecutive pieces of one shuffled epoch after the other, known from the step alone."""
-    chosen: list[Json] = []
-    orders: dict[int, list[int]] = {}
-    for place in range(step * count, (step + 1) * count):
-        epoch, index = divmod(place, len(tasks))
-        if epoch not in orders:
-            orders[epoch] = list(range(len(tasks)))
-            random.Random(f"{seed}/{epoch}").shuffle(orders[epoch])
-        chosen.append(tasks[orders[epoch][index]])
-    return chosen
+def _update(context: TrainingContext, config: LightningRLConfig) -> AbstractAsyncContextManager[None]:
+    """While weights change: no call is in flight, unless it was asked that they go on."""
+    return nullcontext() if config.asynchronous.in_flight else context.weight_update()
 
 
 async def _scored(experience: Experience, learner: Learner, config: LightningRLConfig) -> Experience:
@@ -129,12 +131,17 @@ def _model(context: TrainingContext, config: LightningRLConfig) -> tuple[Inferen
         raise ConfigError(
             "lightningrl trains weights, and this run has no engine that learns; add one, such as --engine torch"
         )
-    if not context.train:
+    if not context.train and config.offline is None:
         raise ConfigError("lightningrl has no training tasks; give some (train=… or --train FILE)")
     if config.kl is not None and not isinstance(context.learner, ReferenceLearner):
         raise ConfigError(
             f"kl pulls towards the weights that the run began with, which {type(context.learner).__name__} does not "
             "keep; take an engine whose learner has reference_logprobs, or leave kl out"
+        )
+    if config.asynchronous.in_flight and not isinstance(context.engine, InFlightEngine):
+        raise ConfigError(
+            f"in_flight changes weights under answers that are being sampled, which {type(context.engine).__name__} "
+            "does not do; leave it out: calls in flight then end before weights change"
         )
     return context.engine, context.learner
 

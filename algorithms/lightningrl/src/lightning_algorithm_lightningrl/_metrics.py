@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from agentlightning.types import Experience, TokenForest
+from lightning_algorithm_lightningrl._advantage import is_flat_group
 from lightning_algorithm_lightningrl._rollouts import Played
 from lightning_algorithm_lightningrl.advantages import is_flat
 from lightning_algorithm_lightningrl.correction import LARGEST_LOG_RATIO
@@ -38,6 +39,7 @@ def batch_metrics(
         **_rewards(groups),
         "rollouts/scored": float(len(rollouts)),
         "rollouts/dropped": float(len(experience.episodes) - len(rollouts)),
+        **_selected(experience),
         **_lengths(rollouts),
         "masked_share": sum(masked.values()) / found if found else 0.0,
         **{f"masked/{reason}": float(count) for reason, count in masked.items()},
@@ -57,6 +59,7 @@ def _rewards(groups: Sequence[Sequence[Played]]) -> Metrics:
         "reward": _mean(value for group in returns for value in group),
         "reward_std": _mean(statistics.stdev(group) for group in returns if len(group) > 1),
         "frac_reward_zero_std": _mean(float(is_flat(group)) for group in returns),
+        "frac_credit_flat": _mean(float(is_flat_group(group)) for group in groups),
         "groups_of_one": float(sum(len(group) == 1 for group in returns)),
     }
     dimensions: dict[str, list[float]] = {}
@@ -66,6 +69,15 @@ def _rewards(groups: Sequence[Sequence[Played]]) -> Metrics:
     if len(dimensions) > 1:
         metrics |= {f"rewards/{name}/mean": statistics.fmean(values) for name, values in dimensions.items()}
     return metrics
+
+
+def _selected(experience: Experience) -> Metrics:
+    """How many rollouts and groups the stages left out that choose among what could be trained on."""
+    return {
+        f"dropped/{report.stage}": float(sum(report.dropped.values()))
+        for report in experience.reports
+        if report.stage in ("filter", "balance", "replay")
+    }
 
 
 def _lengths(rollouts: Sequence[Played]) -> Metrics:

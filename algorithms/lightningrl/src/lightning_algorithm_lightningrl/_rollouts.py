@@ -25,7 +25,7 @@ class Sampled(msgspec.Struct, frozen=True, kw_only=True):
         credit: Share of the return it is given.
         value: Return that a critic expected before it; None if there is no critic.
         tokens: Sampled tokens.
-        staleness: Policy versions that it is behind; None if its version is unknown.
+        staleness: Policy versions that it is behind; None if its version is unknown, 0 where versions do not matter.
         log_ratios: Old less sampler's log-probability of each sampled token; empty if they are the same.
         divergence: Estimated KL(old || reference) of each sampled token; empty if no kl is taken from the reward.
     """
@@ -61,14 +61,14 @@ class Played(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def played(
-    experience: Experience, *, forest: TokenForest, version: int, kl_in_reward: Kl | None = None
+    experience: Experience, *, forest: TokenForest, version: int | None, kl_in_reward: Kl | None = None
 ) -> list[list[Played]]:
     """Every rollout of the batch, `[groups][rollouts]`.
 
     Args:
         experience: With groups.
         forest: Tokens of their calls.
-        version: Policy version that is current.
+        version: Policy version that is current; None for experience of whatever policy.
         kl_in_reward: How divergences from the reference are estimated; the forest must have `reference_logprobs`.
 
     Raises:
@@ -114,7 +114,7 @@ def estimate(x: float, estimator: KlEstimator) -> float:
             return math.exp(-safe) + safe - 1.0
 
 
-def _played(trajectory: Trajectory, *, version: int, columns: Columns) -> Played:
+def _played(trajectory: Trajectory, *, version: int | None, columns: Columns) -> Played:
     turns: dict[str, int] = {}
     calls = []
     outcome = _return(trajectory)
@@ -132,12 +132,18 @@ def _played(trajectory: Trajectory, *, version: int, columns: Columns) -> Played
                 credit=_credit(transition),
                 value=transition.value,
                 tokens=len(transition.tokens.response) // TOKEN_BYTES,
-                staleness=version - found if found >= 0 else None,
+                staleness=_staleness(found, version),
                 log_ratios=ratios,
                 divergence=apart,
             )
         )
     return Played(outcome=outcome, outcomes=trajectory.outcomes, calls=tuple(calls))
+
+
+def _staleness(found: int, version: int | None) -> int | None:
+    if version is None:
+        return 0
+    return version - found if found >= 0 else None
 
 
 def _return(trajectory: Trajectory) -> float:

@@ -14,13 +14,18 @@ if TYPE_CHECKING:
 
 @hookimpl
 def agl_register_algorithms() -> Sequence[AlgorithmSpec]:
-    """The algorithm `lightningrl`."""
+    """The algorithms `lightningrl` and `decisions`."""
     return (
         AlgorithmSpec(
             name="lightningrl",
             target="lightning_algorithm_lightningrl:create",
             summary="Reinforcement learning of weights: group-relative advantages, clipped policy gradient.",
             needs_learner=True,
+        ),
+        AlgorithmSpec(
+            name="decisions",
+            target="lightning_algorithm_lightningrl.decisions:create",
+            summary="Learns what agl.decide chooses: contextual policy gradient, judged off-policy.",
         ),
     )
 

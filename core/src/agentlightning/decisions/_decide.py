@@ -1,4 +1,4 @@
-"""`agl.decide`: takes one of the options by the rollout's policy, and records what was known and how probable it was."""
+"""`agl.decide`: takes an option by the rollout's policy, and records what was known and how probable it was."""
 
 from __future__ import annotations
 
@@ -22,13 +22,6 @@ from agentlightning.decisions._policy import draw, propensities
 from agentlightning.types import DecisionPolicy, Json, Mode
 
 _Option = TypeVar("_Option")
-
-INDEX: Final = "agl.decision.index"
-"""Attribute: place of the chosen option, where a policy decided."""
-PROPENSITIES: Final = "agl.decision.propensities"
-"""Attribute: probability of each option, where a policy decided."""
-POLICY: Final = "agl.decision.policy"
-"""Attribute: the resource that decided; its version is the span's policy version."""
 
 _counting: Final = threading.Lock()
 _occurrences: Final[WeakKeyDictionary[RolloutContext, Counter[str]]] = WeakKeyDictionary()
@@ -74,9 +67,9 @@ def decide(name: str, options: Sequence[_Option], *, context: object = None) -> 
         shares = propensities(policy, name, options=described, context=state, greedy=greedy)
         index = draw(shares, seed=_seed(rollout, name, what=(listed, attributes.get(semconv.STATE))))
         attributes |= {
-            INDEX: index,
-            PROPENSITIES: shares,
-            POLICY: resource,
+            semconv.DECISION_INDEX: index,
+            semconv.DECISION_PROPENSITIES: shares,
+            semconv.DECISION_POLICY: resource,
             semconv.POLICY_VERSION: policy.version,
         }
     attributes[semconv.DECISION_CHOICE] = to_json(described[index], path="choice")

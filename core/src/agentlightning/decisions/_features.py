@@ -90,9 +90,9 @@ def _fields(value: Json, path: str) -> Iterator[tuple[str, float]]:
         case int() | float():
             yield f"{path}={value:.2g}", 1.0
             yield f"{path}#", value / (1.0 + abs(value))
-        case _:
-            for index, inner in enumerate(value):
-                yield from _fields(inner, f"{path}.{index}")
+        case Sequence():
+            for index, item in enumerate(value):
+                yield from _fields(item, f"{path}.{index}")
 
 
 def _short(text: str) -> bool:

@@ -144,6 +144,9 @@ def _state(span: Span, emitted: Json) -> Json:
         "messages": span.attributes.get(semconv.INPUT_MESSAGES),
         "tools": span.attributes.get(semconv.TOOL_DEFINITIONS),
         "options": span.attributes.get(semconv.DECISION_OPTIONS),
+        "context": span.attributes.get(semconv.STATE)
+        if span.operation == semconv.OPERATION_DECISION
+        else None,
         "emitted": emitted,
     }
     return {name: value for name, value in parts.items() if value is not None} or None

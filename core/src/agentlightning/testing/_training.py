@@ -214,8 +214,11 @@ class InMemoryTrainingContext:
                 played.append(self._episodes[name].rollout)
         return played
 
-    async def experience(self, rollouts: Sequence[Rollout], *, step: int = 0) -> Experience:
-        """Runs the pipeline: the default one unless another was given."""
+    async def experience(
+        self, rollouts: Sequence[Rollout], *, step: int = 0, source: Store | None = None
+    ) -> Experience:
+        """Runs the pipeline over what was played: the default one unless another was given."""
+        del source  # everything played is in memory
         pipeline = self.pipeline or Pipeline.from_specs(
             {spec.name: spec for spec in BUILTIN_STAGES}, load=lambda spec: load_target(spec.target)
         )

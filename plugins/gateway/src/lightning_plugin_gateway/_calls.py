@@ -249,7 +249,8 @@ class Calls:
         Of an answer in one piece nothing was read if it was not recorded.
         """
         if not call.caller.observed:
-            await self._recorder.append(call.record.mark(now_ns=time.time_ns()), call.caller.grant)
+            mark = call.record.mark(now_ns=time.time_ns())
+            await self._recorder.append(mark, call.caller.grant, at_once=True)
 
     async def _append(
         self, call: Call, completion: Body, *, error: ApiError | None = None, cancelled: bool = False

@@ -37,12 +37,20 @@ class Recorder:
         self._in_flight = in_flight
         self._waiting: list[_Waiting] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._writing: set[asyncio.Task[None]] = set()
+        self._more = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
         self._suspects: set[str] = set()
         self._rush_until = 0.0
 
-    async def append(self, span: Span, grant: AttemptGrant) -> None:
-        """Returns when the span is kept. Raises `ApiError` if it cannot be: no answer is given unrecorded."""
+    async def append(self, span: Span, grant: AttemptGrant, *, at_once: bool = False) -> None:
+        """Returns when the span is kept.
+
+        Args:
+            at_once: It is recorded with what waits already, but waits for no others.
+
+        Raises:
+            ApiError: It cannot be kept: no answer is given unrecorded.
+        """
         loop = asyncio.get_running_loop()
         now = loop.time()
         rushed, self._rush_until = now < self._rush_until, now + _RUSH_S
@@ -51,21 +59,33 @@ class Recorder:
             return
         waiting = _Waiting(span, grant.token, loop.create_future())
         self._waiting.append(waiting)
-        if len(self._waiting) >= min(self._in_flight(), _MOST):
-            self._begin()
+        if at_once or len(self._waiting) >= min(self._in_flight(), _MOST):
+            self._more.set()
         elif self._timer is None:
-            self._timer = loop.call_later(_GATHER_S, self._begin)
+            self._timer = loop.call_later(_GATHER_S, self._more.set)
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write())
         await waiting.done
 
-    def _begin(self) -> None:
-        """Writes down what waits, in a task of its own: it goes on when one of those that wait gives up."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        batch, self._waiting = self._waiting, []
-        task = asyncio.get_running_loop().create_task(self._together(batch))
-        self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
+    async def stop(self) -> None:
+        """Ends its task; nothing waits any more."""
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+            self._writer = None
+
+    async def _write(self) -> None:
+        """Writes down what waits, in one task for all: a store takes those that write at once for a crowd."""
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+            if self._waiting:
+                self._more.set()
+            await self._together(batch)
 
     async def _together(self, batch: list[_Waiting]) -> None:
         for token in dict.fromkeys(waiting.token for waiting in batch):

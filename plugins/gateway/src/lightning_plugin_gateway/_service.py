@@ -72,6 +72,7 @@ class Service:
         active: set[Call] = set()
         alarms = Alarms()
         resources = Resources(store)
+        self._recorder = Recorder(store, late=self.attempts.refuse, in_flight=active.__len__)
         self._calls = Calls(
             store=store,
             preparing=Preparing(
@@ -79,7 +80,7 @@ class Service:
             ),
             gate=self.gate,
             config=config,
-            recorder=Recorder(store, late=self.attempts.refuse, in_flight=active.__len__),
+            recorder=self._recorder,
             live=self.live,
             turns=self._turns,
             active=active,
@@ -112,6 +113,7 @@ class Service:
                 await self._calls.end()
         except TimeoutError:
             _log.warning("calls were still in flight %s s after they were cancelled", _END_S)
+        await self._recorder.stop()
         await self.live.stop()
         await self._turns.close()
         await self._models.stop()
