@@ -46,6 +46,7 @@ class TorchEngine:
         model: Name under which it is served.
         version: Policy version that it samples from: the number of optimiser steps so far.
         endpoints: Empty: it is called in process.
+        updates_in_flight: Answers under way go on with new weights; see the option `in_flight`.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class TorchEngine:
         self.model = options.name
         self.version = 0
         self.endpoints: tuple[str, ...] = ()
+        kept = {"keep": "kept", "recompute": "computed anew"}[options.in_flight]
+        self.updates_in_flight = f"between two tokens; keys and values are {kept}"
         self._options = options
         self._worker = worker
         self._seed = seed
