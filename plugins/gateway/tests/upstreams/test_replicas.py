@@ -198,8 +198,10 @@ async def test_an_unhealthy_server_gets_no_calls_and_comes_back(
                     assert len(sick.requests) == 3
             assert model.status().open_breakers == 1
             health["bad"] = False
-            while model.status().open_breakers:
-                await asyncio.gather(*(ask(model, f"r{number}") for number in range(4)))
+            while (
+                model.status().open_breakers
+            ):  # of new rollouts, some are placed at the server that is well again
+                await asyncio.gather(*(ask(model, f"r{(number := number + 1)}") for _ in range(4)))
                 await asyncio.sleep(0.01)
             assert model.status().failures == 0
     told = [record.getMessage() for record in caplog.records if "lightning" in record.name]
