@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentlightning import semconv
-from agentlightning.capture.otlp import names
 from agentlightning.pipeline import Stage
 from agentlightning.pipeline._normalise import Normalise
 from agentlightning.pipeline.dialects import chat_messages, chat_tools
@@ -76,7 +75,7 @@ FOREIGN_KEYS = [
     "tool.call.type",
     "gen_ai.system",
     "gen_ai.usage.prompt_tokens",
-    names.EVENTS,
+    semconv.EVENTS,
     semconv.INPUT_MESSAGES,
     semconv.AGENT_NAME,
     semconv.MESSAGE,
@@ -137,7 +136,7 @@ def builders(draw: st.DrawFn) -> EpisodeBuilder:
     for number in range(draw(st.integers(1, 4))):
         attributes = draw(st.dictionaries(st.sampled_from(FOREIGN_KEYS), VALUES, max_size=8))
         if draw(st.booleans()):
-            attributes[names.EVENTS] = draw(EVENTS)
+            attributes[semconv.EVENTS] = draw(EVENTS)
         build.span(
             draw(st.sampled_from([OTHER, CHAT, semconv.OPERATION_MESSAGE, "generate_content"])),
             name=draw(st.sampled_from(["gen_ai.user.message", "gen_ai.choice", "chat"])),
@@ -233,7 +232,7 @@ def test_messages_of_earlier_releases_come_from_events() -> None:
         {"name": "gen_ai.content.prompt", "attributes": {"gen_ai.prompt": prompt}},
         {"name": "gen_ai.content.completion", "attributes": {"gen_ai.completion": answer}},
     ]
-    span = said({"gen_ai.system": "OpenAI", names.EVENTS: events}, operation=CHAT)
+    span = said({"gen_ai.system": "OpenAI", semconv.EVENTS: events}, operation=CHAT)
     assert span.attributes[semconv.PROVIDER] == "openai"
     assert chat_messages(span.attributes[semconv.INPUT_MESSAGES]) == [{"role": "user", "content": "hi"}]
     assert chat_messages(span.attributes[semconv.OUTPUT_MESSAGES]) == [
@@ -249,7 +248,7 @@ def test_the_details_of_an_inference_come_from_its_event() -> None:
             "attributes": {semconv.INPUT_MESSAGES: json.dumps(messages), semconv.REQUEST_MODEL: "m"},
         }
     ]
-    span = said({names.EVENTS: details}, operation=CHAT)
+    span = said({semconv.EVENTS: details}, operation=CHAT)
     assert span.attributes[semconv.INPUT_MESSAGES] == messages
     assert span.attributes[semconv.REQUEST_MODEL] == "m"
 
@@ -258,7 +257,7 @@ def test_an_exception_says_what_went_wrong() -> None:
     events: Json = [
         {"name": "exception", "attributes": {"exception.type": "ValueError", "exception.message": "no"}}
     ]
-    span = said({names.EVENTS: events}, status=SpanStatus.ERROR)
+    span = said({semconv.EVENTS: events}, status=SpanStatus.ERROR)
     assert (span.error, span.attributes[semconv.ERROR_TYPE]) == ("no", "ValueError")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from agentlightning import semconv
 from agentlightning.types import Span, SpanStatus, TokenRecord
 
@@ -28,23 +30,17 @@ def settled(spans: tuple[Span, ...]) -> tuple[Span, ...]:
 
 
 def _lost(mark: Span, call: str) -> Span:
-    return Span(
-        rollout_id=mark.rollout_id,
-        attempt_id=mark.attempt_id,
+    attributes = {
+        semconv.REQUEST_MODEL: mark.attributes.get(semconv.REQUEST_MODEL),
+        semconv.INCOMPLETE: _DIED,
+    }
+    return msgspec.structs.replace(
+        mark,
         span_id=call,
-        trace_id=mark.trace_id,
-        parent_id=mark.parent_id,
         name=semconv.OPERATION_CHAT,
         operation=semconv.OPERATION_CHAT,
-        source=mark.source,
-        sequence=mark.sequence,
-        start_ns=mark.start_ns,
-        end_ns=mark.end_ns,
         status=SpanStatus.ERROR,
         error=_DIED,
-        attributes={
-            semconv.REQUEST_MODEL: mark.attributes.get(semconv.REQUEST_MODEL),
-            semconv.INCOMPLETE: _DIED,
-        },
+        attributes=attributes,
         tokens=(TokenRecord(incomplete=_DIED),),
     )

@@ -19,7 +19,7 @@ from agentlightning.store._sqlite_reader import Overdue, Reader
 from agentlightning.store._sqlite_writer import Order, Writer
 from agentlightning.store._unit import Operation, Result
 
-_PAUSE_S: Final = 0.0005
+_PAUSE_S: Final = 0.0005  # without a write, in which other tasks had their turn
 _TURN_S: Final = 0.002  # a task may write on in its event loop before others get their turn
 
 

@@ -164,7 +164,7 @@ class CallRecord:
             own = choice.get("prompt_token_ids", prompt)
             record = token_record(own, choice, version=version, finish_reason=finish)
             if broken:
-                record = _marked(record, broken)
+                record = msgspec.structs.replace(record, incomplete=broken)
             records.append(record)
         return tuple(records)
 
@@ -232,18 +232,6 @@ def _floats(values: list[float | None]) -> tuple[bytes, str]:
         return pack_floats(numbers), ""
     except (TypeError, OverflowError):
         return b"", "log-probabilities are not numbers"
-
-
-def _marked(record: TokenRecord, reason: str) -> TokenRecord:
-    return TokenRecord(
-        prompt=record.prompt,
-        response=record.response,
-        logprobs=record.logprobs,
-        version=record.version,
-        incomplete=reason,
-        finish_reason=record.finish_reason,
-        versions=record.versions,
-    )
 
 
 def _choices(completion: Body) -> list[Body]:

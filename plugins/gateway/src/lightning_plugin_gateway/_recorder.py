@@ -19,6 +19,7 @@ _RUSH_S: Final = 0.005
 _GATHER_S: Final = 0.002
 """Longest that a call waits for others to be recorded with."""
 _MOST: Final = 32
+"""Spans of one commit: so many a store still writes in its caller's event loop."""
 _MOST_SUSPECTS: Final = 4096
 
 

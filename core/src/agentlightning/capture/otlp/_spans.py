@@ -45,7 +45,7 @@ def spans_of(found: FoundSpan, reading: Reading) -> Iterator[Span]:
     attributes = settle(attributes, own, reading)
     events, rewards = _sorted_out(found.events)
     if events:
-        attributes[names.EVENTS] = events
+        attributes[semconv.EVENTS] = events
     if operation == semconv.OPERATION_REWARD:
         attributes |= reward_source(reading)
     describe(attributes, found.origin, notes, dropped=found.dropped)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from agentlightning import semconv
-
 SPAN_ID: Final = "agl.span.id"
 """Id of a span that is not 16 hex digits; the OTLP field has a digest of it."""
 TRACE_ID: Final = "agl.trace.id"
@@ -50,8 +48,6 @@ JSON_KEYS: Final = "agl.json"
 ESCAPE: Final = "agl.attribute."
 """Prefix of an attribute whose own name is one of those that stand for something else here."""
 
-EVENTS: Final = semconv.EVENTS
-"""Events of the span: a list of `name`, `time_ns` and `attributes`."""
 NOTES: Final = "agl.notes"
 """What was changed of a span on its way in: clamped, cut or dropped."""
 LOG_SEVERITY: Final = "agl.log.severity"

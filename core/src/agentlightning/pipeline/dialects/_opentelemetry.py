@@ -8,7 +8,6 @@ from typing import Final
 
 from agentlightning import semconv
 from agentlightning.capture._convert import JSON_ATTRIBUTES
-from agentlightning.capture.otlp import names
 from agentlightning.pipeline.dialects._meaning import Meaning, count, decoded, first, mapping, mappings, text
 from agentlightning.pipeline.dialects._parts import from_chat
 from agentlightning.types import Json, Span, SpanStatus
@@ -48,7 +47,7 @@ def opentelemetry(span: Span, children: Sequence[Span]) -> Meaning | None:
 
 def _events(span: Span) -> Iterator[tuple[str, Mapping[str, Json]]]:
     """Events of the span: name, and what the message is."""
-    for event in mappings(span.attributes.get(names.EVENTS)):
+    for event in mappings(span.attributes.get(semconv.EVENTS)):
         attributes = mapping(event.get("attributes"))
         content = mapping(attributes.get("gen_ai.event.content"))
         yield str(event.get("name")), attributes | content
@@ -81,6 +80,6 @@ def _exception(span: Span) -> Mapping[str, Json]:
     """Attributes of the exception that a failed span has recorded."""
     if span.status is not SpanStatus.ERROR:
         return {}
-    events = mappings(span.attributes.get(names.EVENTS))
+    events = mappings(span.attributes.get(semconv.EVENTS))
     found = [event for event in events if event.get("name") == _EXCEPTION]
     return mapping(found[-1].get("attributes")) if found else {}
