@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -59,6 +60,11 @@ class RolloutContext:
     resources: Mapping[str, Resource] = field(default_factory=dict)
     endpoint: Endpoint | None = None
     agents: frozenset[str] = frozenset()
+    _counts: dict[str, Iterator[int]] = field(default_factory=dict, init=False, repr=False)
+
+    def occurrence(self, key: str) -> int:
+        """How often this was asked with this key so far, from 1; safe from any thread."""
+        return next(self._counts.setdefault(key, itertools.count(1)))
 
 
 _current: ContextVar[RolloutContext | None] = ContextVar("agl_rollout", default=None)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Final, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TypeVar
 
 import msgspec
 from opentelemetry import trace
@@ -22,10 +19,6 @@ from agentlightning.decisions._policy import draw, propensities
 from agentlightning.types import DecisionPolicy, Json, Mode
 
 _Option = TypeVar("_Option")
-
-_counting: Final = threading.Lock()
-_occurrences: Final[WeakKeyDictionary[RolloutContext, Counter[str]]] = WeakKeyDictionary()
-"""How often each decision was taken so far, for as long as its rollout lasts."""
 
 
 def decide(name: str, options: Sequence[_Option], *, context: object = None) -> _Option:
@@ -119,9 +112,5 @@ def _policy(rollout: RolloutContext, name: str) -> tuple[str, DecisionPolicy] | 
 def _seed(rollout: RolloutContext, name: str, *, what: object) -> str:
     """What the draw follows from. What is decided is part of it: parallel branches draw alike in any order."""
     digest = hashlib.blake2b(msgspec.json.encode([name, what]), digest_size=8).hexdigest()
-    with _counting:
-        counter = _occurrences.setdefault(rollout, Counter())
-        counter[digest] += 1
-        occurrence = counter[digest]
     start = rollout.rollout_id if rollout.seed is None else rollout.seed
-    return f"{start}/{digest}/{occurrence}"
+    return f"{start}/{digest}/{rollout.occurrence(digest)}"
