@@ -95,7 +95,7 @@ async def _append_answers_first(
 
 
 async def _write_later(real: Store, spans: Sequence[Span], token: int | None) -> None:
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.2)
     try:
         await real.spans.append(spans, token=token)
     except AglError:

@@ -44,7 +44,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_happens_twice(backend: str) ->
 )
 def test_a_campaign_catches_a_broken_store(fault: str, told: str) -> None:
     with pytest.raises(Violation, match=f"seed 1, .*({told})"):
-        run_campaign("sqlite", kills=20, seconds=20, seed=1, pace_s=0.3, fault=fault)
+        run_campaign("sqlite", kills=1000, seconds=180, seed=1, pace_s=1.0, fault=fault)
 
 
 async def ask_twice(store: Store, ledger: Ledger) -> None:
