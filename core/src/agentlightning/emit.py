@@ -93,7 +93,8 @@ def emit_reward(
 
     Args:
         value: A finite number, or one by dimension: `{"correct": 1.0, "brief": 0.3}`.
-        target: The rewarded span or operation; None rewards the whole attempt.
+        target: The rewarded span or operation; None rewards the whole attempt. A reward of an operation is that of the
+            last decision in it.
         reason: Why, for people.
         source: Who gives it.
 

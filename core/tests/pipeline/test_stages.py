@@ -375,6 +375,32 @@ def test_a_reward_aimed_at_a_call_is_that_call_s_and_no_outcome() -> None:
     assert found.outcome == 1.0
 
 
+def test_a_reward_aimed_at_an_operation_is_that_of_the_last_decision_in_it() -> None:
+    build = EpisodeBuilder()
+    root = build.span(semconv.OPERATION_ROLLOUT)
+    doors = [build.span(semconv.OPERATION_OTHER, parent=root) for _ in range(2)]
+    for door in doors:
+        build.call([1], [2], parent=door)
+        build.call([1, 2], [3], parent=door)
+    build.reward(0.25, target=doors[0])
+    build.reward(0.75, target=doors[1])
+    build.reward(1.0)
+    done = run(build.build())
+    assert [each.reward for each in trajectory(done).transitions] == [None, 0.25, None, 0.75]
+    assert dropped(done, "rewards") == {}
+
+
+def test_a_reward_aimed_at_a_tool_is_that_of_the_decision_before_it() -> None:
+    build = EpisodeBuilder()
+    root = build.span(semconv.OPERATION_ROLLOUT)
+    build.call([1], [2], parent=root)
+    tool = build.span(semconv.OPERATION_TOOL, parent=root)
+    build.call([1, 2], [3], parent=root)
+    build.reward(0.5, target=tool)
+    build.reward(1.0)
+    assert [each.reward for each in trajectory(run(build.build())).transitions] == [0.5, None]
+
+
 def test_a_reward_aimed_at_the_root_span_is_the_outcome() -> None:
     build = EpisodeBuilder()
     root = build.span(semconv.OPERATION_ROLLOUT)
@@ -401,14 +427,14 @@ def test_a_reward_aimed_at_one_of_several_traces_is_no_outcome() -> None:
     build.reward(1.0)
     done = run(build.build())
     assert trajectory(done).outcome == 1.0
-    assert dropped(done, "rewards") == {"the reward's target is no transition": 1}
+    assert dropped(done, "rewards") == {"the reward's target belongs to no transition": 1}
 
 
 def test_a_reward_aimed_at_nothing_is_counted() -> None:
     build = EpisodeBuilder()
     build.reward(0.5, target="ffffffffffffffff")
     build.reward(1.0)
-    assert dropped(run(build.build()), "rewards") == {"the reward's target is no transition": 1}
+    assert dropped(run(build.build()), "rewards") == {"the reward's target belongs to no transition": 1}
 
 
 # credit, group, forest

@@ -11,7 +11,8 @@ import msgspec
 
 from agentlightning import semconv
 from agentlightning.config import decode_params
-from agentlightning.pipeline._lineage import DECISIVE, decision_key
+from agentlightning.pipeline._belonging import Belonging
+from agentlightning.pipeline._lineage import DECISIVE, decision_key, span_key
 from agentlightning.pipeline._outcome import AUTHORITY, OutcomeRule
 from agentlightning.types import (
     AttemptStatus,
@@ -63,9 +64,10 @@ class RewardsParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rewards:
-    """Attaches rewards: those aimed at a decision to it, the others to the outcome of their trajectory.
+    """Attaches rewards: those aimed at a span to the decision it belongs to, the others to the trajectory's outcome.
 
-    A reward that is aimed at the rollout's root span is one of the whole attempt.
+    A reward that is aimed at the rollout's root span is one of the whole attempt. What another span belongs to, such as
+    an operation or a tool, is said by `Belonging.decision`.
     """
 
     name = "rewards"
@@ -108,7 +110,7 @@ class Rewards:
         aimed = [reward for reward in rewards if reward.target not in whole]
         return msgspec.structs.replace(
             trajectory,
-            transitions=self._aimed(trajectory, aimed, drops),
+            transitions=self._aimed(trajectory, aimed, episode, drops),
             rewards=tuple(rewards),
             outcomes=outcomes,
         )
@@ -130,23 +132,23 @@ class Rewards:
         return None
 
     def _aimed(
-        self, trajectory: Trajectory, rewards: list[Reward], drops: list[Drop]
+        self, trajectory: Trajectory, rewards: list[Reward], episode: Episode | None, drops: list[Drop]
     ) -> tuple[Transition, ...]:
-        """The transitions with the rewards that are aimed at their spans."""
-        by_span: dict[str, list[Reward]] = {}
+        """The transitions with the rewards that are aimed at their spans, or at spans that belong to them."""
+        if not rewards:
+            return trajectory.transitions
+        spans = episode.spans if episode else ()
+        targets = {span.span_id: span for span in spans}
+        belonging = Belonging(spans)
+        by_decision: dict[str, list[Reward]] = {decision_key(one): [] for one in trajectory.transitions}
         for reward in rewards:
-            by_span.setdefault(f"{trajectory.attempt.id}/{reward.target}", []).append(reward)
-        hit = {decision_key(transition) for transition in trajectory.transitions}
-        drops += [
-            Drop(id=reward.span_id, reason="the reward's target is no transition")
-            for key, missed in by_span.items()
-            if key not in hit
-            for reward in missed
-        ]
-        return tuple(
-            self._rewarded(transition, by_span.get(decision_key(transition), []))
-            for transition in trajectory.transitions
-        )
+            target = targets.get(reward.target or "")
+            decision = belonging.decision(target) if target else None
+            if decision is None or (key := span_key(decision)) not in by_decision:
+                drops.append(Drop(id=reward.span_id, reason="the reward's target belongs to no transition"))
+            else:
+                by_decision[key].append(reward)
+        return tuple(self._rewarded(one, by_decision[decision_key(one)]) for one in trajectory.transitions)
 
     def _rewarded(self, transition: Transition, rewards: list[Reward]) -> Transition:
         values = self._rule.by_dimension(rewards)

@@ -11,7 +11,8 @@ import msgspec
 
 from agentlightning import semconv
 from agentlightning.config import decode_params
-from agentlightning.pipeline._lineage import DECISIVE, Lineage, decision_key, span_key
+from agentlightning.pipeline._belonging import Belonging
+from agentlightning.pipeline._lineage import Lineage, decision_key, span_key
 from agentlightning.types import Episode, Experience, Json, Remark, Span, SpanStatus, Trajectory
 
 GUARDRAIL: Final = "agl.guardrail.triggered"
@@ -55,9 +56,8 @@ class SignalsParams(msgspec.Struct, frozen=True, kw_only=True):
 class Signals:
     """Adds up signals on the decisions that led to them, in `Transition.signals`.
 
-    A signal belongs to the decision that asked for it (by the id of the tool call), else to the nearest decision that
-    it happened in, else to the last one before it, of the same agent if it has one. What belongs to a decision that is
-    no transition, or to none, is remarked on. Spans are expected in causal order.
+    What a signal belongs to is said by `Belonging.decision`; where that is no transition it is remarked on. Spans are
+    expected in causal order.
     """
 
     name = "signals"
@@ -107,13 +107,11 @@ class _Reader:
     """One pass over the spans of an episode, in order."""
 
     episode: Episode
-    _last: dict[str, Span] = field(default_factory=dict)
-    _latest: Span | None = None
-    _asked: dict[str, Span] = field(default_factory=dict)
     _tools: dict[str, tuple[Json, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._lineage = Lineage(self.episode.spans)
+        self._belonging = Belonging(self.episode.spans)
         self._failing = {
             span.parent_id
             for span in self.episode.spans
@@ -123,13 +121,8 @@ class _Reader:
     def signals(self) -> Iterator[tuple[Span, Signal, Span | None]]:
         """Each signal with its span and the decision that it belongs to; None if there is none."""
         for span in self.episode.spans:
-            agent = self._lineage.agent(span)
-            decided = span.operation in DECISIVE and span.status is not SpanStatus.ERROR
-            for signal in self._of(span, agent):
-                yield span, signal, span if decided else self._decision(span, agent)
-            if decided:
-                self._last[agent] = self._latest = span
-                self._asked |= dict.fromkeys(_tool_calls(span.attributes.get(semconv.OUTPUT_MESSAGES)), span)
+            for signal in self._of(span, self._lineage.agent(span)):
+                yield span, signal, self._belonging.decision(span)
 
     def _of(self, span: Span, agent: str) -> Iterator[Signal]:
         failed = span.status is SpanStatus.ERROR
@@ -151,24 +144,3 @@ class _Reader:
                 yield Signal.TRUNCATED
         elif failed and span.span_id not in self._failing:
             yield Signal.ERROR
-
-    def _decision(self, span: Span, agent: str) -> Span | None:
-        asked = self._asked.get(str(span.attributes.get(semconv.TOOL_CALL_ID)))
-        if asked is not None:
-            return asked
-        for near in self._lineage.upwards(span):
-            if near is not span and near.operation in DECISIVE:
-                return near
-        return self._last.get(agent) if agent else self._latest
-
-
-def _tool_calls(messages: Json) -> Iterator[str]:
-    """Ids of the tool calls in messages of either form, however deep."""
-    if isinstance(messages, Mapping):
-        if messages.get("type") in {"tool_call", "function"} and messages.get("id"):
-            yield str(messages["id"])
-        for inner in messages.values():
-            yield from _tool_calls(inner)
-    elif isinstance(messages, list | tuple):
-        for inner in messages:
-            yield from _tool_calls(inner)
