@@ -15,12 +15,12 @@ from typing import ParamSpec, Self, TypeVar, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.trace import Span, Status, StatusCode, Tracer
+from opentelemetry.trace import Span, Status, StatusCode
 
 from agentlightning import semconv
 from agentlightning.capture import RolloutContext, current_rollout
-from agentlightning.capture._convert import SCOPE
 from agentlightning.capture._plain import to_json
+from agentlightning.capture._tracer import own_tracer
 from agentlightning.decisions import decide
 from agentlightning.errors import NotFound
 from agentlightning.types import (
@@ -118,7 +118,7 @@ def emit_reward(
                 reason=reason,
             ),
         )
-        span = _tracer().start_span(
+        span = own_tracer().start_span(
             f"reward {dimension}", attributes={semconv.OPERATION: semconv.OPERATION_REWARD, **attributes}
         )
         place = rewarded if rewarded is not None and rewarded.is_recording() else span
@@ -169,7 +169,7 @@ class Operation:
         if self._token is not None:
             raise RuntimeError(f"operation {self.name!r} is open already; make one for each block")
         if current_rollout() is not None:
-            self.span = _tracer().start_span(self.name, attributes=self._attributes())
+            self.span = own_tracer().start_span(self.name, attributes=self._attributes())
             self._token = otel_context.attach(trace.set_span_in_context(self.span))
         return self
 
@@ -234,11 +234,7 @@ def _emit(name: str, kind: str, key: str, value: object) -> None:
 
 def _point(name: str, attributes: _Attributes) -> None:
     """A span without extent."""
-    _tracer().start_span(name, attributes=attributes).end()
-
-
-def _tracer() -> Tracer:
-    return trace.get_tracer(SCOPE, schema_url=semconv.SCHEMA_URL)
+    own_tracer().start_span(name, attributes=attributes).end()
 
 
 def _span_of(target: Span | Operation | None) -> Span | None:

@@ -13,7 +13,7 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, Status, Sta
 
 from agentlightning import semconv
 from agentlightning.capture._context import RolloutContext, in_rollout
-from agentlightning.capture._convert import SCOPE
+from agentlightning.capture._tracer import own_tracer
 from agentlightning.types import Json
 
 
@@ -39,7 +39,7 @@ def rollout_span(context: RolloutContext, *, task: Json) -> Iterator[Span]:
 
 def _root(task: Json) -> Span:
     """A root span that is recorded even where the process samples its traces: children follow their parent."""
-    tracer = trace.get_tracer(SCOPE, schema_url=semconv.SCHEMA_URL)
+    tracer = own_tracer()
     attributes = {
         semconv.OPERATION: semconv.OPERATION_ROLLOUT,
         semconv.TASK: msgspec.json.encode(task, enc_hook=repr).decode(),

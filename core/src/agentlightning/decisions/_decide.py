@@ -8,13 +8,12 @@ from enum import Enum
 from typing import TypeVar
 
 import msgspec
-from opentelemetry import trace
 from opentelemetry.util.types import AttributeValue
 
 from agentlightning import semconv
 from agentlightning.capture import RolloutContext, current_rollout
-from agentlightning.capture._convert import SCOPE
 from agentlightning.capture._plain import to_json, to_plain
+from agentlightning.capture._tracer import own_tracer
 from agentlightning.decisions._policy import draw, propensities
 from agentlightning.types import DecisionPolicy, Json, Mode
 
@@ -67,8 +66,7 @@ def decide(name: str, options: Sequence[_Option], *, context: object = None) -> 
         }
     attributes[semconv.DECISION_CHOICE] = to_json(described[index], path="choice")
     attributes[semconv.DECISION_PROPENSITY] = shares[index]
-    tracer = trace.get_tracer(SCOPE, schema_url=semconv.SCHEMA_URL)
-    tracer.start_span(f"decide {name}", attributes=attributes).end()
+    own_tracer().start_span(f"decide {name}", attributes=attributes).end()
     return options[index]
 
 
