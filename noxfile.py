@@ -25,6 +25,8 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 VLLM = "0.32.0"
 """Release of vLLM's build for CPUs; it states the version of torch that `constraints.txt` has too."""
 
+TRL = "1.16.0"
+
 ORACLES = {
     "verl": {
         "alone": ["verl==0.9.1"],  # without its requirements: most are for clusters
@@ -39,7 +41,7 @@ ORACLES = {
             "numpy",
         ],
     },
-    "trl": {"alone": [], "with": ["trl==1.16.0", "transformers", "accelerate", "datasets"]},
+    "trl": {"alone": [], "with": [f"trl=={TRL}", "transformers", "accelerate", "datasets"]},
     "liger": {"alone": ["liger-kernel==0.8.5"], "with": ["numpy"]},  # its requirement triton is for GPUs
 }
 """Peers whose losses and advantages ours are compared with: each in an environment of its own."""
@@ -290,6 +292,13 @@ def dialects(session: nox.Session) -> None:
     """Records traces of other instrumentations, each in an environment of its own: `nox -s dialects -- [NAME …]`."""
     session.install(*requirements(CORE))
     session.run("python", "tests/dialects", *session.posargs)
+
+
+@nox.session
+def evidence(session: nox.Session) -> None:
+    """Shows over seeds that it learns, and against TRL: `nox -s evidence -- [NAME …] [--jobs N]`. Takes hours."""
+    session.install(*requirements(*SHARED), f"trl=={TRL}", "accelerate", "datasets", "matplotlib")
+    session.run("python", "tests/evidence", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
