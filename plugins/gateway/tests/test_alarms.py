@@ -134,3 +134,17 @@ async def test_a_limit_and_a_cancellation_at_once_are_a_cancellation(fast_clock:
     fast_clock.call_at(fast_clock.time() + 0.5, task.cancel)
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def test_a_new_loop_takes_over_from_one_that_was_closed() -> None:
+    alarms = Alarms()
+    rang: list[str] = []
+
+    async def wait(name: str, *, wait_s: float) -> None:
+        alarms.at(asyncio.get_running_loop().time() + 3.0, lambda: rang.append(name))
+        await asyncio.sleep(wait_s)
+
+    for name, wait_s in (("first", 0.0), ("second", 4.0)):
+        with asyncio.Runner(loop_factory=FastClock) as runner:
+            runner.run(wait(name, wait_s=wait_s))
+    assert rang == ["second"]

@@ -20,16 +20,27 @@ class Alarm(Protocol):
 
 
 class Alarms:
-    """Sets timers and limits times. Belongs to the event loop that uses it first."""
+    """Sets timers and limits times. Belongs to the event loop that uses it first, until that is closed."""
 
     def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._shared: set[_Shared] = set()
         self._next = 0.0
         self._ticking = False
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that it belongs to. Asking for the running one is a system call, each time."""
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            self._shared.clear()
+            self._ticking = False
+            loop = self._loop = asyncio.get_running_loop()
+        return loop
+
     def at(self, when: float, callback: Callable[[], None]) -> Alarm:
         """Calls back when the loop's clock has come to `when`, in seconds."""
-        loop = asyncio.get_running_loop()
+        loop = self.loop
         if when - loop.time() < _SOON_S:
             return loop.call_at(when, callback)
         return self._share(when, callback)
@@ -43,17 +54,18 @@ class Alarms:
         return Timeout(self, when)
 
     def _share(self, when: float, callback: Callable[[], None]) -> Alarm:
+        loop = self.loop
         alarm = _Shared(self._shared, when, callback)
         if not self._shared or when < self._next:
             self._next = when
         self._shared.add(alarm)
         if not self._ticking:
             self._ticking = True
-            asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+            loop.call_later(_TICK_S, self._tick)
         return alarm
 
     def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = self.loop
         now = loop.time()
         if self._shared and now >= self._next:
             for alarm in [alarm for alarm in self._shared if alarm.when <= now]:
@@ -77,7 +89,7 @@ class Timeout:
 
     def __enter__(self) -> Self:
         """Begins to watch the current task."""
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._alarms.loop)
         if task is None:
             raise RuntimeError("a timeout limits a task, and there is none")
         self._task = task

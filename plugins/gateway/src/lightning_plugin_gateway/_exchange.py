@@ -63,7 +63,7 @@ class Exchange:
                 f"content-encoding {self.header(b'content-encoding')!r}; send the body uncompressed"
             )
         try:
-            with self._alarms.timeout(asyncio.get_running_loop().time() + _BODY_TIMEOUT_S):
+            with self._alarms.timeout(self._alarms.loop.time() + _BODY_TIMEOUT_S):
                 return await self._read(limit)
         except TimeoutError:
             raise bad_request(f"the body did not arrive within {_BODY_TIMEOUT_S} s") from None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from lightning_plugin_gateway._errors import ApiError
 from lightning_plugin_gateway._request import Body, Changes, permitted, upstream_request
@@ -19,8 +20,7 @@ Seeds = Callable[[Body], int | None]
 """The seed of a request, by what it asks; None leaves it unseeded."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     """What is sent.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from hashlib import blake2b
 
 import msgspec
@@ -83,7 +82,7 @@ class Preparing:
         )
         if turn.wire == "chat":
             return out
-        return replace(out, wire=WIRES[turn.wire], requests=[turn.request])
+        return msgspec.structs.replace(out, wire=WIRES[turn.wire], requests=[turn.request])
 
     async def _before(self, call: Call, model: Model) -> list[Body]:
         """The conversation that a request goes on with, by the id of its last answer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import secrets
+import struct
 from hashlib import blake2b
 from typing import Annotated
 
@@ -12,7 +13,7 @@ import msgspec
 
 from agentlightning import semconv
 from agentlightning.gateway import AttemptGrant
-from agentlightning.types import Json, Span, SpanSource, SpanStatus, TokenRecord, pack_floats, pack_ints
+from agentlightning.types import Json, Span, SpanSource, SpanStatus, TokenRecord, pack_ints
 from lightning_plugin_gateway._errors import ApiError
 from lightning_plugin_gateway._request import Body
 from lightning_plugin_gateway.upstreams._slim import Logprobs
@@ -215,23 +216,28 @@ def _ids(values: Json, what: str) -> tuple[bytes, str]:
     if not isinstance(values, list) or not values:
         return b"", f"the upstream returned no {what}"
     try:
-        if min(values) < 0:
-            return b"", f"{what} out of range"
-        return pack_ints(values), ""
-    except (TypeError, OverflowError):
+        packed = struct.pack(f"<{len(values)}i", *values)
+    except struct.error:
         return b"", f"{what} out of range"
+    if not packed[_ID_BYTES - 1 :: _ID_BYTES].isascii():  # the highest bit of the highest byte is the sign
+        return b"", f"{what} out of range"
+    return packed, ""
 
 
 def _floats(values: list[float | None]) -> tuple[bytes, str]:
-    numbers = [value for value in values if value is not None]
-    if not numbers or len(numbers) != len(values):
-        return b"", "the upstream returned no log-probabilities"
+    absent = "the upstream returned no log-probabilities"
+    if not values:
+        return b"", absent
     try:
-        if not math.isfinite(math.fsum(numbers)):
-            return b"", "log-probabilities are not finite"
-        return pack_floats(numbers), ""
-    except (TypeError, OverflowError):
-        return b"", "log-probabilities are not numbers"
+        packed = struct.pack(f"<{len(values)}f", *values)
+    except OverflowError:
+        return b"", "log-probabilities are not finite"
+    except struct.error:
+        return b"", absent if None in values else "log-probabilities are not numbers"
+    # numbers of 32 bits have a finite sum in 64, unless one of them is infinite or none at all
+    if not math.isfinite(sum(values)):  # type: ignore[arg-type]
+        return b"", "log-probabilities are not finite"
+    return packed, ""
 
 
 def _choices(completion: Body) -> list[Body]:

@@ -16,10 +16,10 @@ MOST_CHOICES = 128
 MOST_TOP_LOGPROBS = 20
 _DEEPEST = 64
 _SEED_BITS = 63
-_DROPPED = (
+_DROPPED = frozenset({
     "api_base", "api_key", "base_url", "chat_template", "chat_template_kwargs", "extra_headers", "prompt_logprobs",
     "prompt_token_ids", "user_config",
-)  # fmt: skip
+})  # fmt: skip
 """Fields that would choose an upstream, its key, its template or its exact prompt, or make answers of any size."""
 
 _MOST_TOKENS = {

@@ -13,6 +13,7 @@ _FRAME = ("tools", "tool_choice", "documents", "reasoning_effort", "prompt_token
 """Fields beside the messages that a prompt may depend on."""
 
 _NAMES = ("role", "name", "tool_call_id")
+_PLAIN = frozenset({"role", "content"})
 _DIGEST_BYTES = 16
 _sorted = msgspec.json.Encoder(order="sorted")
 _in_order = msgspec.json.Encoder()
@@ -65,10 +66,14 @@ def _messages(request: Mapping[str, Json]) -> list[Mapping[str, Json]]:
 
 
 def _own_digest(message: Mapping[str, Json]) -> bytes:
+    content = message.get("content")
+    if message.keys() == _PLAIN and isinstance(content, str):
+        # most messages are so; the bytes are those that the lines below would make, in half the time
+        return _digest(_sorted.encode(((message["role"] or "", "", ""), content, (), None)))
     calls = message.get("tool_calls")
     said: object = (
         [message.get(name) or "" for name in _NAMES],
-        _content(message.get("content")),
+        _content(content),
         [_call(call) for call in calls] if isinstance(calls, list) else [],
         message.get("function_call"),
     )

@@ -68,12 +68,19 @@ class Response:
         while not self.status:
             await self._wait()
 
+    @property
+    def waits(self) -> bool:
+        """There is nothing to read yet."""
+        return not self._parts and not self._complete
+
     async def readany(self) -> bytes:
         """What has come since the last, waiting for some; nothing at its end. Raises `ConnectionBroken`."""
-        while not self._parts:
-            if self._complete:
-                return b""
+        while self.waits:
             await self._wait()
+        return self.take_all()
+
+    def take_all(self) -> bytes:
+        """What has come since the last."""
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts = []
         self._size = 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from lightning_plugin_gateway._alarms import Alarm, Alarms
 from lightning_plugin_gateway.upstreams._connection import Response
 from lightning_plugin_gateway.upstreams._faults import UpstreamFault, late, silent
@@ -35,7 +33,7 @@ class Watch:
         self._deadline = deadline
         self._awaited: float | None = None
         self.fault: UpstreamFault | None = None
-        self._loop = asyncio.get_running_loop()
+        self._loop = alarms.loop
         self._alarms = alarms
         self._timer: Alarm | None = None
 
