@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
 from agentlightning.errors import ConfigError, EngineError
-from lightning_plugin_torch._attention import ATTENTION, Layout, register_attention
+from lightning_plugin_torch._attention import ATTENTION, register_attention
 from lightning_plugin_torch._cache import Page, Recorder
+from lightning_plugin_torch._last import LastLayer
 from lightning_plugin_torch._lora import merged_weights
 from lightning_plugin_torch._options import TorchOptions
 from lightning_plugin_torch._writing import writing
@@ -38,6 +37,7 @@ class LoadedModel:
         device: Where the weights are.
         sparse: Whether a forest's attention is FlexAttention.
         checkpointing: Whether layers of a forest are computed again for their gradients.
+        last_layer: What is known of its last layer.
     """
 
     module: torch.nn.Module
@@ -46,6 +46,7 @@ class LoadedModel:
     device: torch.device
     sparse: bool = False
     checkpointing: bool = False
+    last_layer: LastLayer = field(default_factory=LastLayer)
 
     @property
     def vocabulary(self) -> int:
@@ -84,21 +85,6 @@ class LoadedModel:
         """Logits `[S, V]` after the last token of each row of a page."""
         ids_S_1, position_S_1, visible_S_1_1_C = page.feed()
         return self._logits(ids_S_1, page, positions=position_S_1, visible=visible_S_1_1_C)
-
-    def hidden(self, layout: Layout) -> torch.Tensor:
-        """Last hidden states `[T, D]` of the tokens of a forest."""
-        base: Any = self.module.base_model
-        unused = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=self.device)  # the layout says it all
-        with _checkpointed(layers_of(self.module) if self.checkpointing and torch.is_grad_enabled() else []):
-            output = base(
-                input_ids=layout.token_ids_T[None],
-                position_ids=layout.positions_T[None],
-                attention_mask=unused,
-                use_cache=False,
-                layout=layout,
-            )
-        hidden_T_D: torch.Tensor = output.last_hidden_state[0]
-        return hidden_T_D
 
     def head(self, hidden_K_D: torch.Tensor) -> torch.Tensor:
         """Logits `[K, V]` in float32."""
@@ -172,21 +158,6 @@ def load(path: Path, options: TorchOptions) -> LoadedModel:
         sparse=options.attention == "flex" or (options.attention == "auto" and device.type == "cuda"),
         checkpointing=options.checkpointing,
     )
-
-
-@contextmanager
-def _checkpointed(layers: list[Any]) -> Iterator[None]:
-    """Layers that are called inside the block keep nothing but what goes in.
-
-    What `transformers` offers for this is for models in training, with dropout.
-    """
-    for layer in layers:
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward
 
 
 def layers_of(module: torch.nn.Module) -> list[Any]:

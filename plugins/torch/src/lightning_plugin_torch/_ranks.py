@@ -21,6 +21,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from agentlightning.errors import ConfigError
+from lightning_plugin_torch._hidden import way_of
 from lightning_plugin_torch._layout import Batch
 from lightning_plugin_torch._model import LoadedModel, layers_of
 from lightning_plugin_torch._scoring import score
@@ -124,6 +125,7 @@ class Group:
         policy = MixedPrecisionPolicy(
             param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32
         )
+        way_of(model)  # every process has to know it before their layers are called together
         mesh = init_device_mesh(self._device.type, (self.size,))
         scorer = _Scorer(replace(model, module=copy.deepcopy(model.module).float()))
         for layer in layers_of(scorer.module):
