@@ -6,7 +6,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Final
 
@@ -29,6 +29,8 @@ SWITCHES: Final[Mapping[str, str]] = {
 DEFAULT_FILE: Final = FilePath("agl.toml")
 """Read from the working directory when no other file is named."""
 
+_LAYERS: Final = ("default", "file", "env", "flag")
+"""First words of a setting's source, the later ones over the earlier ones."""
 _WHERE: Final = re.compile(r"(?P<message>.*) - at `(?P<place>.*)`", re.DOTALL)
 
 
@@ -102,7 +104,32 @@ def load_config(
                 )
             values[path] = value
             sources[dotted(path)] = source
-    return EffectiveConfig(config=_convert(values, sources), file=chosen, sources=sources)
+    found = EffectiveConfig(config=_convert(values, sources), file=chosen, sources=sources)
+    return _with_one_agent(found)
+
+
+def _with_one_agent(found: EffectiveConfig) -> EffectiveConfig:
+    """A target or a command, whichever is said in the later layer.
+
+    A command that the file alone describes becomes a target in it, so that a run of it can be found again.
+    """
+    config, sources = found.config, found.sources
+    told = [source for name, source in sources.items() if name.partition(".")[0] == "agent"]
+    if not told:
+        return found
+    layers = {_LAYERS.index(source.partition(" ")[0]) for source in told}
+    target = _LAYERS.index(sources.get("target", "default").partition(" ")[0])
+    if config.target and target == max(layers):
+        raise ConfigError(
+            f"the agent is said twice: target = {config.target!r} ({sources['target']}) and a command ({told[-1]}); "
+            "leave one out"
+        )
+    if config.target and target > max(layers):
+        return replace(found, config=msgspec.structs.replace(config, agent={}))
+    if found.file is not None and layers == {_LAYERS.index("file")}:
+        config = msgspec.structs.replace(config, target=f"{found.file.resolve()}:agent", agent={})
+        return replace(found, config=config, sources={**sources, "target": told[-1]})
+    return replace(found, config=msgspec.structs.replace(config, target=""))
 
 
 _Layer = dict[Path, tuple[Json, str]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import cast
 
@@ -11,7 +11,14 @@ from agentlightning._recipe import Recipe
 from agentlightning.agents import Adapter
 from agentlightning.algorithm import Algorithm, AlgorithmFactory
 from agentlightning.capture import install_tracing
-from agentlightning.compose import SequenceAlgorithm
+from agentlightning.compose import (
+    AlternateAlgorithm,
+    How,
+    Plan,
+    SelectingAlgorithm,
+    SequenceAlgorithm,
+    TogetherAlgorithm,
+)
 from agentlightning.errors import ConfigError
 from agentlightning.observer import Observer
 from agentlightning.pipeline import Pipeline
@@ -24,19 +31,40 @@ from agentlightning.types import BUILTIN_KINDS, Resource
 
 
 def build_algorithm(recipe: Recipe, plugins: Plugins) -> Algorithm:
-    built: list[Algorithm] = []
-    for name, params in recipe.algorithm:
-        spec = plugins.find(AlgorithmSpec, name)
-        if spec.needs_learner and recipe.engine is None:
-            raise ConfigError(
-                f"algorithm {name!r} trains a model's weights, and no engine serves one here; "
-                "add engine='torch' (--engine torch) with its model"
+    return _build(recipe.algorithm, plugins, learns=recipe.engine is not None)
+
+
+def _build(plan: Plan, plugins: Plugins, *, learns: bool) -> Algorithm:
+    built = _composed(plan, [_build(one, plugins, learns=learns) for one in plan.parts])
+    built = built or _single(plan, plugins, learns=learns)
+    if plan.agents or plan.resources:
+        return SelectingAlgorithm(built, agents=plan.agents, resources=plan.resources)
+    return built
+
+
+def _composed(plan: Plan, parts: Sequence[Algorithm]) -> Algorithm | None:
+    match plan.how:
+        case How.SEQUENCE:
+            return SequenceAlgorithm(parts)
+        case How.ALTERNATE:
+            steps, rounds = plan.params.get("steps", 1), plan.params.get("rounds")
+            return AlternateAlgorithm(
+                parts, steps=int(str(steps)), rounds=None if rounds is None else int(str(rounds))
             )
-        factory = cast("AlgorithmFactory", plugins.load(spec))
-        built.append(factory(params))
-    if not built:
-        raise ConfigError("no algorithm was given; name one, such as algorithm='lightningrl'")
-    return built[0] if len(built) == 1 else SequenceAlgorithm(built)
+        case How.TOGETHER:
+            return TogetherAlgorithm(parts)
+        case None:
+            return None
+
+
+def _single(plan: Plan, plugins: Plugins, *, learns: bool) -> Algorithm:
+    spec = plugins.find(AlgorithmSpec, plan.name)
+    if spec.needs_learner and not learns:
+        raise ConfigError(
+            f"algorithm {plan.name!r} trains a model's weights, and no engine serves one here; "
+            "add engine='torch' (--engine torch) with its model"
+        )
+    return cast("AlgorithmFactory", plugins.load(spec))(plan.params)
 
 
 def build_grader(grader: Grader | str, plugins: Plugins) -> Grader:

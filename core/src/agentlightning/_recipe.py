@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from agentlightning.budget import Budget
+from agentlightning.compose import Plan
 from agentlightning.continuous import Continuous
 from agentlightning.errors import ConfigError
 from agentlightning.gateway import HttpUpstream, Sampling
@@ -28,7 +29,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     agent: str
-    algorithm: tuple[tuple[str, dict[str, Json]], ...]
+    algorithm: Plan
     engine: str | None = None
     engine_params: dict[str, Json] = {}
     upstreams: dict[str, HttpUpstream] = {}

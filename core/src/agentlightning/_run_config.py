@@ -54,7 +54,9 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         target: The agent, as `module:object` or `file.py:object`.
-        algorithm: Names of algorithms, run one after another.
+        agent: A command line as the agent instead, with the fields of `CommandAgent`: `[agent] command = "cli {task}"`.
+        algorithm: Names of algorithms, or compositions such as `together(lightningrl, decisions)`; several run one
+            after another.
         algorithms: Parameters by algorithm: `[algorithms.lightningrl]`.
         engine: Name of what serves, and maybe trains, the model; None leaves the agent its own.
         engines: Options by engine: `[engines.torch]`.
@@ -74,6 +76,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     target: str = ""
+    agent: dict[str, Json] = {}
     algorithm: tuple[str, ...] = ("lightningrl",)
     algorithms: Params = {}
     engine: str | None = None

@@ -126,8 +126,25 @@ def _plain(kind: inspect.Type) -> inspect.Type:
 def _split(kind: inspect.Type, value: Json) -> Json:
     """A list of names may be written as one string with commas."""
     if isinstance(kind, inspect.VarTupleType) and isinstance(value, str):
-        return [name.strip() for name in value.split(",") if name.strip()]
+        return list[Json](split_names(value))
     return value
+
+
+def split_names(text: str) -> list[str]:
+    """The names in a list with commas; those within brackets and quotes separate nothing."""
+    found, depth, quoted, escaped = [""], 0, False, False
+    for letter in text:
+        if letter == "," and not depth and not quoted:
+            found.append("")
+            continue
+        found[-1] += letter
+        if quoted:
+            quoted = escaped or letter != '"'
+            escaped = letter == "\\" and not escaped
+        else:
+            quoted = letter == '"'
+            depth += (letter in "([") - (letter in ")]")
+    return [one.strip() for one in found if one.strip()]
 
 
 def _suggest(under: Path, key: str, known: list[str]) -> str:

@@ -59,6 +59,7 @@ __all__ = [
     "StoreUnavailable",
     "TargetError",
     "Unauthorised",
+    "in_full",
 ]
 
 
@@ -164,3 +165,9 @@ class AgentError(AglError, RuntimeError):
 
 class Interrupted(AglError, RuntimeError):
     """The run was stopped on request; the message says how to resume it."""
+
+
+def in_full(error: BaseException) -> str:
+    """What an error says, with the notes that others have added to it."""
+    notes = "; ".join(getattr(error, "__notes__", ()))
+    return f"{error} ({notes})" if notes else str(error)

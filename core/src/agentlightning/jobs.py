@@ -7,6 +7,8 @@ from pathlib import Path
 
 from agentlightning._loading import store_schemes
 from agentlightning.algorithm import EvaluationReport
+from agentlightning.command import command_of
+from agentlightning.compose import plan_of
 from agentlightning.config import RunConfig, read_tasks
 from agentlightning.errors import ConfigError
 from agentlightning.observer import Observer
@@ -30,15 +32,11 @@ def trainer_of(
     Raises:
         ConfigError: Something is missing or cannot be used.
     """
-    if not config.target:
-        raise ConfigError(
-            "there is no agent to work with; name one as TARGET, 'module:object' or 'file.py:object'"
-        )
     held_out = val if val is not None else read_tasks(Path(config.val)) if config.val else ()
     sampling = {Mode(name): getattr(config.sampling, name) for name in config.sampling.__struct_fields__}
     return Trainer(
-        config.target,
-        algorithm=[(name, config.algorithms.get(name, {})) for name in config.algorithm],
+        agent_of(config),
+        algorithm=plan_of(config.algorithm, sections=config.algorithms),
         train=read_tasks(Path(config.train)) if config.train else (),
         val=held_out,
         store=config.store,
@@ -63,6 +61,22 @@ def trainer_of(
     )
 
 
+def agent_of(config: RunConfig) -> object:
+    """The agent that is configured: an import string, or a command.
+
+    Raises:
+        ConfigError: There is none, or the command cannot be used.
+    """
+    if config.target:
+        return config.target
+    if not config.agent:
+        raise ConfigError(
+            "there is no agent to work with; name one as TARGET, 'module:object' or 'file.py:object', or a command "
+            "line with --command"
+        )
+    return command_of(config.agent, where="the agent's command")
+
+
 def train_from_config(
     config: RunConfig, *, resume: str | None = None, observers: Listeners = (), plugins: Plugins | None = None
 ) -> TrainingResult:
@@ -76,7 +90,8 @@ def train_from_config(
     plugins = plugins or load_plugins()
     if resume is not None:
         return resume_run(config.store, resume, observers=[*config.observers, *observers], plugins=plugins)
-    offline = any("offline" in config.algorithms.get(name, {}) for name in config.algorithm)
+    plan = plan_of(config.algorithm, sections=config.algorithms)
+    offline = any("offline" in one.params for one in plan.algorithms)
     if not config.train and not offline:
         raise ConfigError("there are no training tasks; name a file of them with --train FILE")
     return trainer_of(config, plugins=plugins, observers=observers).fit()

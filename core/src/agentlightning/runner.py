@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import time
 import traceback
@@ -15,6 +16,7 @@ import msgspec
 from agentlightning._execution import Execution, Grader, grade
 from agentlightning._lease_keeping import LeaseKeeper
 from agentlightning.capture import Endpoint, Exporter, RolloutContext
+from agentlightning.credentials import PREFIX as ISSUED
 from agentlightning.errors import (
     InvalidReward,
     LeaseLost,
@@ -296,7 +298,12 @@ class Runner:
                 seed=rollout.seed,
             )
         )
-        return Endpoint(base_url=f"{self._gateway.base_url}/v1", api_key=key, model=self._config.model)
+        return Endpoint(
+            base_url=f"{self._gateway.base_url}/v1",
+            api_key=key,
+            model=self._config.model,
+            telemetry=_telemetry(self._store.url),
+        )
 
     def _emit_rewards(self, context: RolloutContext, rewards: Mapping[str, float]) -> None:
         source = RewardSource.GRADER if self._graders else RewardSource.AGENT
@@ -352,6 +359,13 @@ class Runner:
                     raise
                 message = f"its output cannot be stored: {error}"
                 output, failure = None, _failure(error, FailureClass.AGENT_ERROR, message)
+
+
+def _telemetry(store: str) -> str | None:
+    """URL of the store's server, if keys that this process's gateway issues are good there: both have one secret."""
+    secret = os.environ.get("AGL_KEY", "").strip()
+    shared = bool(secret) and not secret.startswith(ISSUED)
+    return store if shared and store.startswith(("http://", "https://")) else None
 
 
 def _time_left(attempt: Attempt) -> float | None:

@@ -26,6 +26,7 @@ from agentlightning.capture import Exporter
 from agentlightning.config import RunConfig
 from agentlightning.errors import ConfigError
 from agentlightning.gateway import Gateway, GatewayConfig, GatewayFactory
+from agentlightning.jobs import agent_of
 from agentlightning.observer import Event, Observer, Observers, RolloutFinished
 from agentlightning.plugins import Plugins
 from agentlightning.runner import Runner, RunnerConfig
@@ -80,14 +81,13 @@ async def work(
         ConfigError: There is no agent, or the store is nobody else's.
         StoreUnavailable: The store cannot be opened.
     """
-    if not config.target:
-        raise ConfigError("there is no agent to work with; name one as TARGET, such as agent.py:solve")
+    found = agent_of(config)
     if config.store.startswith("memory://"):
         raise ConfigError(
             "a store in memory has no work from elsewhere; name one with --store, such as http://…"
         )
     tally = _Tally()
-    agent = load_target(config.target)
+    agent = load_target(found) if isinstance(found, str) else found
     graders = [build_grader(one, plugins) for one in config.graders]
     listeners = [tally, *observers, *(build_observer(one, plugins) for one in config.observers)]
     async with AsyncExitStack() as stack:

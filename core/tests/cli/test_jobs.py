@@ -150,6 +150,32 @@ def test_one_rollout_is_shown_as_a_tree(agl: Agl, project: Path) -> None:
     assert done.json["rollout"]["failure"]["message"] == "RuntimeError: unlucky"
 
 
+def test_a_command_line_is_an_agent_without_a_file(agl: Agl, project: Path) -> None:
+    done = agl("run", "--command", "echo 'said:' {task.x}", '{"x": 2}')
+    assert done.code == 0, done.err
+    assert "output: said: 2" in done.out
+    (project / "agl.toml").write_text('[agent]\ncommand = "echo from the file {task}"\n')
+    assert "output: from the file 3" in agl("run", "3").out
+    assert agl("run", "agent.py:solve", "two", "words").code == 2
+    assert "leave one out" in agl("run", "--command", "echo", "agent.py:solve", "1").err
+    (project / "agl.toml").unlink()
+    assert "there is no agent to work with" in agl("run", "1").err
+
+
+def test_compositions_are_named_on_the_command_line(agl: Agl, project: Path) -> None:
+    arguments = ("train", "agent.py:solve", "--train", "train.jsonl", "--val", "val.jsonl", "--json")
+    result = agl(
+        *arguments, "--algorithm", "together(look, look(steps=2))", "--set", "algorithms.look.steps=1"
+    )
+    assert result.code == 0, result.err
+    run = agl("runs", "--json").json[0]
+    assert (run["algorithm"], run["checkpoint"]["step"]) == ("look+look", 2)
+    assert agl(*arguments, "--algorithm", "together(look, lok)").code == 2
+    broken = ("train", "agent.py:solve", "--train", "train.jsonl", "--algorithm", "together(look, look)")
+    assert "(raised by 'look', a part of the composition)" in agl(*broken).err
+    assert "raised by 'look'" in agl("runs", "--json").json[0]["error"]
+
+
 def test_settings_come_from_the_file_and_the_target_too(agl: Agl, project: Path) -> None:
     (project / "agl.toml").write_text(
         'target = "agent.py:solve"\nalgorithm = "look"\ntrain = "train.jsonl"\nval = "val.jsonl"\n'

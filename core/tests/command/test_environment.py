@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -79,6 +80,18 @@ async def test_exporters_send_to_the_server_with_the_attempts_key(rollout: Rollo
     assert found["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://127.0.0.1:4747"
     assert found["OTEL_EXPORTER_OTLP_HEADERS"] == "x-api-key=agl-attempt%2Bkey%2Fof%3Dthis"
     assert found["OTEL_EXPORTER_OTLP_PROTOCOL"] == "http/protobuf"
+
+
+async def test_a_command_that_is_not_told_a_server_takes_its_endpoints(rollout: RolloutContext) -> None:
+    assert rollout.endpoint is not None
+    endpoint = replace(rollout.endpoint, telemetry="http://127.0.0.1:4747")
+    with in_rollout(replace(rollout, endpoint=endpoint)):
+        taken = await environment_of()
+        own = await environment_of(telemetry="http://127.0.0.1:4848")
+        nothing = await environment_of(telemetry="")
+    assert taken["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://127.0.0.1:4747"
+    assert own["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://127.0.0.1:4848"
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" not in nothing
 
 
 async def test_given_variables_win(rollout: RolloutContext) -> None:

@@ -18,6 +18,14 @@ files = { "in.json" = "{task}" }
 result = "json"
 timeout_s = 20
 
+[line]
+command = "python3 -c 'print(1)' \\"{task}\\""
+[both]
+command = "cat"
+argv = ["cat"]
+[open]
+command = "cat 'x"
+
 [wrong]
 argv = ["cat"]
 result = "xml"
@@ -46,10 +54,18 @@ async def test_a_command_is_a_target_with_the_folder_beside_its_file(file: Path)
     assert await agent({"a": [1]}) == {"a": [1]}
 
 
+def test_a_command_may_be_one_line_with_quotes(file: Path) -> None:
+    agent = load_target(f"{file}:line")
+    assert isinstance(agent, CommandAgent)
+    assert agent.argv == ["python3", "-c", "print(1)", "{task}"]
+
+
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("nobody", TargetError, "no command 'nobody'; it has absent, echo, missing, misspelt, wrong"),
+        ("nobody", TargetError, "no command 'nobody'; it has absent, both, echo, line, missing"),
+        ("both", ConfigError, "has command and argv, which are the same; leave one out"),
+        ("open", ConfigError, 'the command "cat \'x" cannot be read: No closing quotation'),
         ("wrong", ConfigError, "Invalid enum value 'xml'"),
         ("misspelt", ConfigError, "no setting 'time_out'; did you mean 'timeout_s'"),
         ("missing", ConfigError, "missing required field `argv`"),

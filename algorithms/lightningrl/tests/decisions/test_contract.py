@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agentlightning.algorithm import Algorithm
+from agentlightning.compose import TogetherAlgorithm
 from agentlightning.testing import AlgorithmContract, EpisodeBuilder
 from agentlightning.types import Json
+from lightning_algorithm_lightningrl import create as create_lightningrl
 from lightning_algorithm_lightningrl.decisions import create
 
 SMALL: dict[str, Json] = {"updates": 4, "tasks_per_update": 4, "group_size": 4, "checkpoint_every": 2}
@@ -35,5 +37,5 @@ class TestDecisionsAlone(AlgorithmContract):
 
 
 class TestDecisionsTogetherWithTokens(TestDecisionsAlone):
-    def params(self, folder: Path) -> dict[str, Json]:
-        return {"promote_every": 2, "tokens": SMALL}
+    def create(self, params: Mapping[str, Json]) -> Algorithm:
+        return TogetherAlgorithm([create_lightningrl(SMALL), create(params)])

@@ -17,6 +17,7 @@ from agentlightning.errors import (
     Interrupted,
     PluginError,
     TargetError,
+    in_full,
 )
 
 
@@ -82,8 +83,8 @@ def _message(error: BaseException, arguments: Sequence[str]) -> str:
         case click.Abort() | KeyboardInterrupt():
             return "interrupted"
         case AglError():
-            return " ".join(str(error).split())
+            return " ".join(in_full(error).split())
         case _:
-            text = " ".join(str(error).split())
+            text = " ".join(in_full(error).split())
             again = " ".join(["agl", "--debug", *(one for one in arguments if one != "--debug")])
             return f"{type(error).__name__}: {text}; for the traceback run: {again}"

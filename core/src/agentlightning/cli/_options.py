@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from agentlightning._install_hints import install_hint
+from agentlightning._settings import split_names
 from agentlightning._upstreams import parse_upstream
 from agentlightning.config import EffectiveConfig, RunConfig, load_config
 from agentlightning.plugins import Plugins, kind_of
@@ -42,7 +43,10 @@ _CONFIGURATION: Final[Sequence[_Decorator]] = (
     click.option("--set", "assignments", multiple=True, metavar="K=V", help="Any setting; may be repeated."),
 )
 _SETTINGS: Final[Sequence[_Decorator]] = (
-    click.option("--algorithm", multiple=True, metavar="NAME", help="Algorithm; repeated ones run in order."),
+    click.option("--algorithm", multiple=True, metavar="NAME",
+                 help="Algorithm, or a composition such as together(lightningrl, decisions); several run in order."),
+    click.option("--agent-command", "--command", "agent__command", metavar="LINE",
+                 help="A command line as the agent, instead of TARGET: 'my-cli {task}'."),
     click.option("--engine", metavar="NAME", help="What serves and trains the model."),
     click.option("--gateway-upstream", "--upstream", "upstreams", multiple=True, metavar="MODEL=URL",
                  help="External model; * is every other one."),
@@ -123,7 +127,7 @@ def _listed(value: object) -> Json:
     """Repeated options as a list, each of them maybe several with commas; none given is None."""
     if not isinstance(value, tuple):
         return value
-    return [name.strip() for one in value for name in str(one).split(",") if name.strip()] or None
+    return [name for one in value for name in split_names(str(one))] or None
 
 
 def _decorated(command: _Command, decorators: Sequence[_Decorator]) -> _Command:

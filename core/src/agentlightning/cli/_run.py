@@ -17,16 +17,29 @@ from agentlightning.types import Json, RolloutStatus
 
 
 @click.command("run")
-@click.argument("target")
-@click.argument("task")
+@click.argument("words", nargs=-1, required=True, metavar="[TARGET] TASK")
 @run_options
 @json_option
 def command(
-    *, task: str, file: Path | None, assignments: tuple[str, ...], as_json: bool, **flags: object
+    *,
+    words: tuple[str, ...],
+    file: Path | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+    **flags: object,
 ) -> int:
-    """Run the agent TARGET once on TASK (JSON, else text) and print what it did, with its rewards."""
+    """Run the agent TARGET once on TASK (JSON, else text) and print what it did, with its rewards.
+
+    Without a TARGET the agent is that of the configuration, or the command line given with --command.
+    """
     from agentlightning.jobs import run_once_from_config
 
+    *target, task = words
+    if len(target) > 1:
+        raise click.UsageError(
+            f"TARGET and TASK are two words, got {len(words)}; put a task with spaces into quotes"
+        )
+    flags["target"] = target[0] if target else None
     config = effective(file=file, assignments=assignments, flags=flags).config
     if config.store.startswith("memory://"):
         raise ConfigError(

@@ -66,7 +66,8 @@ class CommandAgent(_Line, frozen=True, kw_only=True):
         keep: Whether the attempt's directory stays; the log says where.
         parent: Where attempts' directories are made; None is the system's place for temporary files.
         telemetry: URL of a server (`agl serve`) that the command's OpenTelemetry exporters send to with the attempt's
-            key; the server must know the key's secret (the same `AGL_KEY`). None exports nothing.
+            key; the server must know the key's secret (the same `AGL_KEY`). None is the server whose store the runner
+            works for, if it is one with that secret; empty exports nothing.
     """
 
     stdin: str | None = None

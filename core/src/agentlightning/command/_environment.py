@@ -42,14 +42,14 @@ def attempt_environment(
 
     Args:
         environment: What they are added to.
-        telemetry: URL of the server that takes OTLP; None exports nothing.
+        telemetry: URL of the server that takes OTLP; None is the endpoint's, empty exports nothing.
     """
     variables = environment_carriers(context, environment=environment)
     endpoint = context.endpoint
     if endpoint is not None:
         variables |= _models(endpoint)
-        if telemetry is not None:
-            variables |= _exporters(telemetry, endpoint.api_key)
+        if server := endpoint.telemetry if telemetry is None else telemetry:
+            variables |= _exporters(server, endpoint.api_key)
     return variables
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 from agentlightning.command._agent import CommandAgent
@@ -27,7 +29,35 @@ def load_command(file: Path, name: str) -> CommandAgent:
     for key in ("folder", "parent"):
         if isinstance(table.get(key), str):
             table[key] = str(file.resolve().parent / table[key])
-    return decode_params(table, CommandAgent, where=f"{file}: the command {name!r}")
+    return command_of(table, where=f"{file}: the command {name!r}")
+
+
+def command_of(table: Mapping[str, object], *, where: str) -> CommandAgent:
+    """The command that a table describes with the fields of `CommandAgent`.
+
+    Args:
+        table: The fields; in place of `argv`, `command` may have the words, or all of them in one line, in which
+            quotes and backslashes mean what they mean to a shell, and nothing else does.
+        where: Where it stands, for messages.
+
+    Raises:
+        ConfigError: A field is unknown, or the command cannot be used.
+        TargetError: There is no such program.
+    """
+    fields = dict(table)
+    command = fields.pop("command", None)
+    if command is not None:
+        if "argv" in fields:
+            raise ConfigError(f"{where} has command and argv, which are the same; leave one out")
+        fields["argv"] = _words(command, where=where) if isinstance(command, str) else command
+    return decode_params(fields, CommandAgent, where=where)
+
+
+def _words(line: str, *, where: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise ConfigError(f"{where}: the command {line!r} cannot be read: {error}") from error
 
 
 def _tables(file: Path) -> dict[str, object]:

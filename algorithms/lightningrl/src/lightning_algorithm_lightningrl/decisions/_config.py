@@ -8,7 +8,6 @@ from typing import Annotated
 import msgspec
 
 from agentlightning.errors import ConfigError
-from agentlightning.types import Json
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -41,9 +40,9 @@ class DecisionsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of `decisions`.
 
     Attributes:
-        updates: Updates of the policy, each from fresh rollouts; with `tokens`, lightningrl's own count instead.
-        tasks_per_update: Tasks (groups) sampled for one update; with `tokens`, lightningrl's own.
-        group_size: Rollouts per task; with `tokens`, lightningrl's own.
+        updates: Updates of the policy.
+        tasks_per_update: Tasks (groups) sampled for one update; in `together`, the part that leads says.
+        group_size: Rollouts per task; likewise.
         passes: Steps over the rollouts of one update; from the second on, importance weights correct for the change.
         learning_rate: Step size of Adam, in units of scores (logits).
         baseline: What credit is compared with.
@@ -62,10 +61,8 @@ class DecisionsConfig(msgspec.Struct, frozen=True, kw_only=True):
         holdout: Share of the groups that no update learns from: what policies are judged on.
         window: Newest held-out rollouts that are kept for it.
         min_effective: Effective sample size below which no gain is believed.
-        checkpoint_every: Updates between checkpoints; with `tokens`, lightningrl's own.
-        evaluate_every: Updates between evaluations; with `tokens`, lightningrl's own.
-        tokens: Settings of lightningrl, which then learns the tokens below from the same rollouts; None learns
-            decisions alone.
+        checkpoint_every: Updates between checkpoints.
+        evaluate_every: Updates between evaluations; 0 for none but the first and last.
     """
 
     updates: Count = 50
@@ -91,7 +88,6 @@ class DecisionsConfig(msgspec.Struct, frozen=True, kw_only=True):
     min_effective: NonNegative = 30.0
     checkpoint_every: Positive = 10
     evaluate_every: Count = 0
-    tokens: dict[str, Json] | None = None
 
     def __post_init__(self) -> None:
         if self.promote is Promotion.GAIN and self.holdout == 0:

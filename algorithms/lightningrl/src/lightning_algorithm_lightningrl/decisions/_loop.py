@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 from agentlightning.algorithm import TrainingContext
 from agentlightning.config import decode_params
 from agentlightning.errors import ConfigError
 from agentlightning.types import Json
-from lightning_algorithm_lightningrl._loop import create as create_lightningrl
 from lightning_algorithm_lightningrl.decisions._config import DecisionsConfig
 from lightning_algorithm_lightningrl.decisions._gate import Gate, live_policy
 from lightning_algorithm_lightningrl.decisions._learner import DecisionLearner
-from lightning_algorithm_lightningrl.decisions._together import OWN, SharedContext
 
 
 def create(params: Mapping[str, Json]) -> Decisions:
@@ -23,17 +20,12 @@ def create(params: Mapping[str, Json]) -> Decisions:
 
 
 class Decisions:
-    """Learns what `agl.decide` chooses, alone or together with the tokens below.
-
-    Raises:
-        ConfigError: The settings of `tokens` cannot be used.
-    """
+    """Learns what `agl.decide` chooses."""
 
     name = "decisions"
 
     def __init__(self, config: DecisionsConfig) -> None:
         self.config = config
-        self._tokens = None if config.tokens is None else create_lightningrl(config.tokens)
 
     async def fit(self, context: TrainingContext) -> None:
         """Evaluates what is live, trains from wherever the last checkpoint was, and evaluates again.
@@ -45,17 +37,11 @@ class Decisions:
         config = self.config
         if not context.train:
             raise ConfigError("decisions has no training tasks; give some (train=… or --train FILE)")
-        saved = context.state.get(OWN)
         learner = DecisionLearner(
             config,
-            state=saved if isinstance(saved, Mapping) else {},
+            state=context.state,
             incumbent=await live_policy(context, resource=config.resource),
         )
-        if self._tokens is not None:
-            updates = self._tokens.config.updates
-            shared = SharedContext(context, config=config, learner=learner, updates=updates)
-            await self._tokens.fit(cast("TrainingContext", shared))
-            return
         if context.val and not context.state:
             await context.evaluate(label="before", step=0)
         gate = Gate(context, config=config, learner=learner)
@@ -81,7 +67,7 @@ class Decisions:
 
             step = done
             if step % config.checkpoint_every == 0 or step == config.updates:
-                await context.checkpoint(step, {OWN: learner.saved()})
+                await context.checkpoint(step, learner.saved())
             if config.evaluate_every and context.val and step % config.evaluate_every == 0:
                 await context.evaluate(label="val", step=step, resources=await gate.candidate(step=step))
 

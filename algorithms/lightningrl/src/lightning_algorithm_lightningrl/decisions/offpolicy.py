@@ -5,7 +5,7 @@ With ratios `rho_k = target(a_k) / propensity_k` of a rollout's decisions and it
 - IPS: the mean of `G prod_k rho_k` (Horvitz and Thompson 1952); unbiased where every option that the target takes had a
   chance, and of high variance.
 - SNIPS: the same over the mean of `prod_k rho_k` (Swaminathan and Joachims 2015); consistent.
-- DR: doubly robust (Dudik et al. 2011; over several decisions Jiang and Li 2016, equation 10):
+- DR: doubly robust (Dudik et al. 2011; over several decisions Jiang and Li 2016):
   `V_k = v(s_k) + rho_k (V_{k+1} - q(s_k, a_k))`, `V_{K+1} = G`; unbiased like IPS whatever the model `q` says, and with
   less variance the better it is. `q` is a ridge regression of the return, fitted on other groups than it is used for.
 
