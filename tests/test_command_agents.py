@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agentlightning import CommandAgent, HttpUpstream, Trainer
+from agentlightning.jobs import open_configured
 from agentlightning.plugins import load_plugins
 from agentlightning.store import SpanQuery, open_store
 from agentlightning.testing import ScriptedAnswer, ScriptedLLM, ScriptedRequest
@@ -175,8 +176,9 @@ async def test_a_command_that_takes_too_long_is_a_time_out_with_its_last_words(
     assert [pid for pid in started if os.path.exists(f"/proc/{pid}")] == []  # noqa: ASYNC240, PTH110
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["a server that is named", "the store's own server"])
 async def test_spans_of_a_commands_own_exporter_join_its_attempt(
-    store: Store, llm: ScriptedLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    llm: ScriptedLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
 ) -> None:
     testing = pytest.importorskip("lightning_plugin_server.testing")
     exporter = pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
@@ -196,8 +198,9 @@ provider.shutdown()
 """
     monkeypatch.setenv("AGL_KEY", "a key for tests only")
     with testing.running_server(f"sqlite:///{tmp_path}/s.db") as server:
-        agent = CommandAgent(["{python}", "-c", source], telemetry=server.url)
-        async with open_store(f"sqlite:///{tmp_path}/s.db") as shared:
+        agent = CommandAgent(["{python}", "-c", source], telemetry=server.url if told else None)
+        url = f"sqlite:///{tmp_path}/s.db" if told else server.url
+        async with open_configured(url, load_plugins()) as shared:
             await trainer_of(agent, shared, llm, graders=[lambda task, output: 1.0]).aevaluate([1])
             spans = {span.name: span for span in await spans_of(shared)}
     assert spans["tool"].parent_id == spans["rollout"].span_id

@@ -134,17 +134,17 @@ def test_decisions_and_tokens_are_learned_from_the_same_rollouts(tmp_path: Path)
     turns: list[Json] = [{"role": "user", "content": "Tell a story."}]
     words: list[Json] = [{"role": "assistant", "content": word} for word in ("short", "lengthy")]
     corpus.write_text("\n".join(json.dumps({"messages": [*turns, word]}) for word in words))
-    tokens: Json = {"updates": 12, "tasks_per_update": 2, "group_size": 8, "learning_rate": 1e-2}
+    tokens: dict[str, Json] = {"updates": 12, "tasks_per_update": 2, "group_size": 8, "learning_rate": 1e-2}
+    decisions: dict[str, Json] = {
+        "updates": 12,
+        "promote_every": 6,
+        "min_effective": 10.0,
+        "holdout": 0.5,
+        "learning_rate": 0.4,
+    }
     result = agl.Trainer(
         answer,
-        algorithm="decisions",
-        params={
-            "tokens": tokens,
-            "promote_every": 6,
-            "min_effective": 10.0,
-            "holdout": 0.5,
-            "learning_rate": 0.4,
-        },
+        algorithm=agl.together(("lightningrl", tokens), ("decisions", decisions)),
         train=[0, 1, 2, 3],
         store=f"sqlite:///{tmp_path / 'agl.db'}",
         engine="torch",

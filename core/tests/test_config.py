@@ -221,6 +221,23 @@ def test_a_setting_given_twice_by_flags_is_refused(folder: Path) -> None:
         load_config(environ={}, assignments=["seed=1", "seed=2"])
 
 
+def test_the_agent_is_a_target_or_a_command_whichever_is_said_later(folder: Path) -> None:
+    file = folder / "agl.toml"
+    file.write_text('[agent]\ncommand = "cat {task}"\n')
+    found = load_config(file, {})
+    assert (found.config.target, found.config.agent) == (f"{file}:agent", {})
+    assert {one.name: one.source for one in found.settings()}["target"] == f"file {file}:2"
+    assert load_config(file, {"AGL_TARGET": "a:b"}).config.target == "a:b"
+    changed = load_config(file, {"AGL_AGENT__COMMAND": "echo"}, assignments=["agent.timeout_s=3"]).config
+    assert (changed.target, changed.agent) == ("", {"command": "echo", "timeout_s": 3})
+    file.write_text('target = "a:b"\n')
+    assert load_config(file, {}, flags={"agent.command": "echo"}).config.agent == {"command": "echo"}
+    with pytest.raises(
+        ConfigError, match=r"the agent is said twice: target = 'c:d' \(flag --target\) and a command"
+    ):
+        load_config(file, {}, flags={"agent.command": "echo", "target": "c:d"})
+
+
 def test_the_configuration_keeps_small() -> None:
     assert len(RunConfig.__struct_fields__) <= 25
 

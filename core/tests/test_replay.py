@@ -3,18 +3,21 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from statistics import fmean
+from itertools import pairwise
+from statistics import fmean, stdev
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentlightning._inclusion import inclusion
 from agentlightning.pipeline import OutcomeRule
 from agentlightning.replay import (
     Candidate,
     Drawn,
     Measure,
     Prioritised,
+    Proportional,
     Recent,
     Strategy,
     Stratified,
@@ -96,36 +99,90 @@ def test_the_probabilities_of_all_add_up_to_one(strategy: Strategy, pool: list[C
         assert math.fsum(one.probability for one in drawn) == pytest.approx(1.0)
 
 
+PRIORITIES = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=9)
+
+
+def every(strategy: Strategy, found: list[Candidate], *, count: int) -> dict[str, Drawn]:
+    """Each candidate as it is when it is drawn."""
+    drawn = {
+        one.candidate.id: one
+        for seed in range(2_000)
+        for one in draw(found, strategy, count=count, seed=seed)
+    }
+    assert len(drawn) == len(found)
+    return drawn
+
+
 @given(
     pool=POOLS,
     beta=st.floats(0, 1),
     alpha=st.floats(0, 2),
     by=st.sampled_from(Measure),
-    seed=st.integers(0, 9),
+    drawn_by=st.tuples(st.integers(1, 12), st.integers(0, 9)),
 )
 def test_weights_undo_the_probabilities_as_far_as_beta_says(
-    pool: list[Candidate], beta: float, alpha: float, by: Measure, seed: int
+    pool: list[Candidate], beta: float, alpha: float, by: Measure, drawn_by: tuple[int, int]
 ) -> None:
-    strategy = Prioritised(by=by, alpha=alpha, beta=beta)
-    drawn = draw(pool, strategy, count=len(pool), seed=seed)
-    expected = [(1 / (len(drawn) * one.probability)) ** beta for one in drawn]
-    for one, weight in zip(drawn, expected, strict=True):
-        assert one.weight == pytest.approx(weight / max(expected))
+    count, seed = drawn_by
+    drawn = draw(pool, Prioritised(by=by, alpha=alpha, beta=beta), count=count, seed=seed)
+    for one, other in pairwise(drawn):
+        assert one.weight / other.weight == pytest.approx((other.probability / one.probability) ** beta)
 
 
-def test_with_beta_one_the_weighted_mean_is_the_plain_mean() -> None:
-    rewards = [0.0, 0.1, 0.5, 1.0, 4.0]
-    drawn = draw(pool(*rewards), Prioritised(by=Measure.REWARD, beta=1.0), count=5, seed=0)
-    weighted = math.fsum(one.probability * one.weight * (one.candidate.reward or 0.0) for one in drawn)
-    assert weighted / math.fsum(one.probability * one.weight for one in drawn) == pytest.approx(
-        fmean(rewards)
-    )
+@given(priorities=PRIORITIES, alpha=st.floats(0, 2), count=st.integers(1, 9))
+def test_chances_are_those_of_equation_one_as_far_as_none_is_above_one(
+    priorities: list[float], alpha: float, count: int
+) -> None:
+    count = min(count, len(priorities))
+    found = [math.exp(one) for one in inclusion([alpha * math.log(one) for one in priorities], count)]
+    assert math.fsum(found) == pytest.approx(count)
+    assert max(found) <= 1.0
+    shares_ = [one**alpha for one in priorities]
+    uncertain = [index for index, one in enumerate(found) if one < 1.0 - 1e-9]
+    for index in uncertain:
+        expected = shares_[index] / shares_[uncertain[0]]
+        assert found[index] / found[uncertain[0]] == pytest.approx(expected)
+    if len(uncertain) == len(found):
+        total = math.fsum(shares_)
+        assert found == pytest.approx([count * one / total for one in shares_])
+
+
+@given(priorities=PRIORITIES, count=st.integers(1, 9), seed=st.integers(0, 2**32))
+def test_exponent_zero_is_uniform(priorities: list[float], count: int, seed: int) -> None:
+    found = pool(*priorities)
+    named = {one.id: priority for one, priority in zip(found, priorities, strict=True)}
+    drawn = draw(found, Proportional(priorities=named, alpha=0.0, beta=1.0), count=count, seed=seed)
+    assert [one.probability for one in drawn] == pytest.approx([1 / len(found)] * len(drawn))
+    assert [one.weight for one in drawn] == pytest.approx([1.0] * len(drawn))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
+def test_with_beta_one_the_weighted_mean_estimates_the_plain_mean(count: int, alpha: float) -> None:
+    values = [0.0, 0.1, 0.5, 1.0, 4.0]
+    found = pool(*values)
+    strategy = Prioritised(by=Measure.REWARD, alpha=alpha, beta=1.0, epsilon=0.1)
+    largest = max(one.weight for one in every(strategy, found, count=count).values())
+    assert largest == pytest.approx(1.0)
+    # the largest weight of all is that of the rarest one, so that the estimate is a multiple of the mean
+    chances = [one.probability * count for one in every(strategy, found, count=count).values()]
+    multiple = len(found) * min(chances) / count
+    estimates = [
+        math.fsum(
+            one.weight * (one.candidate.reward or 0.0)
+            for one in draw(found, strategy, count=count, seed=seed)
+        )
+        / count
+        for seed in range(4_000)
+    ]
+    margin = 4 * stdev(estimates) / math.sqrt(len(estimates))
+    assert fmean(estimates) == pytest.approx(multiple * fmean(values), abs=margin + 1e-12)
 
 
 def test_priorities_are_equation_one_of_the_paper() -> None:
-    drawn = draw(pool(0.0, 1.0, 3.0), Prioritised(by=Measure.REWARD, alpha=2.0, epsilon=1.0), count=3, seed=1)
-    found = {one.candidate.reward: one.probability for one in drawn}
-    assert found == pytest.approx({0.0: 1 / 21, 1.0: 4 / 21, 3.0: 16 / 21})
+    found = pool(0.0, 1.0, 3.0)
+    drawn = every(Prioritised(by=Measure.REWARD, alpha=2.0, epsilon=1.0), found, count=1)
+    assert [drawn[one.id].probability for one in found] == pytest.approx([1 / 21, 4 / 21, 16 / 21])
 
 
 def test_surprise_is_the_distance_from_the_mean_of_the_group() -> None:
@@ -135,7 +192,7 @@ def test_surprise_is_the_distance_from_the_mean_of_the_group() -> None:
         Candidate(id="c", reward=9.0),
     ]
     strategy = Prioritised(by=Measure.SURPRISE, alpha=1.0, epsilon=0.5)
-    drawn = {one.candidate.id: one.probability for one in draw(found, strategy, count=9, seed=0)}
+    drawn = {name: one.probability for name, one in every(strategy, found, count=1).items()}
     total = 1.5 + 1.5 + 2.5 + 0.5 + 0.5
     assert drawn == pytest.approx(
         {"000": 1.5 / total, "001": 1.5 / total, "002": 2.5 / total, "b": 0.5 / total, "c": 0.5 / total}
@@ -169,14 +226,24 @@ def test_candidates_are_drawn_as_often_as_their_probability_says(
         assert counts[str(index)] / draws == pytest.approx(share, abs=margin)
 
 
-def test_later_draws_are_by_priority_among_those_that_are_left() -> None:
-    strategy = Prioritised(by=Measure.REWARD, alpha=1.0, epsilon=1.0)
-    found = pool(0.0, 1.0, 2.0)  # priorities 1, 2, 3
+def test_several_draws_pick_each_as_often_as_its_chance_says() -> None:
+    priorities = {"000": 1.0, "001": 2.0, "002": 3.0, "003": 10.0}
+    strategy = Proportional(priorities=priorities, alpha=1.0)
     draws = 6_000
-    counts = Counter(tuple(ids(draw(found, strategy, count=2, seed=seed))) for seed in range(draws))
-    expected = {("002", "001"): 3 / 6 * 2 / 3, ("002", "000"): 3 / 6 * 1 / 3, ("000", "001"): 1 / 6 * 2 / 5}
-    for pair, share in expected.items():
-        assert counts[pair] / draws == pytest.approx(share, abs=4 * math.sqrt(share * (1 - share) / draws))
+    counts = Counter(
+        name for seed in range(draws) for name in ids(draw(pool(*[0.0] * 4), strategy, count=2, seed=seed))
+    )
+    # the last one would be drawn 20/16 times of 2, so it always is, and the others share what is left
+    for name, chance in {"000": 1 / 6, "001": 2 / 6, "002": 3 / 6, "003": 1.0}.items():
+        assert counts[name] / draws == pytest.approx(chance, abs=4 * math.sqrt(chance * (1 - chance) / draws))
+
+
+def test_priorities_that_are_none_are_refused() -> None:
+    for wrong in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=r"above 0, got \{'a'"):
+            Proportional(priorities={"a": wrong})
+    known = Proportional(priorities={"000": 1.0})
+    assert ids(draw(pool(1.0, 2.0), known, count=2, seed=0)) == ["000"]
 
 
 def test_the_newest_come_first() -> None:

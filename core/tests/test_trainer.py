@@ -11,6 +11,7 @@ import pytest
 
 import agentlightning as agl
 from agentlightning.algorithm import TrainingContext
+from agentlightning.compose import Plan
 from agentlightning.errors import BudgetExhausted, ConfigError, Interrupted, PluginNotFound, TargetError
 from agentlightning.observer import Event, RolloutFinished
 from agentlightning.plugins import Plugins, hookimpl, load_plugins
@@ -186,7 +187,17 @@ async def test_rollouts_of_a_group_get_seeds_that_the_runs_seed_decides(
     assert len(set(seeds[0])) == 8
 
 
-async def test_a_stopped_run_is_resumed_where_it_was(plugins: Plugins, tmp_path: Path) -> None:
+FOUR_STEPS = agl.part("endless", {"steps": 4})
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [FOUR_STEPS, agl.together(FOUR_STEPS, agl.part("endless", {"steps": 3}, agents=["nobody"]))],
+    ids=["alone", "together"],
+)
+async def test_a_stopped_run_is_resumed_where_it_was(
+    plugins: Plugins, tmp_path: Path, algorithm: Plan
+) -> None:
     url = f"sqlite:///{tmp_path / 'agl.db'}"
     stop = asyncio.Event()
     stop_after = 2
@@ -204,8 +215,7 @@ async def test_a_stopped_run_is_resumed_where_it_was(plugins: Plugins, tmp_path:
 
     trainer = agl.Trainer(
         double,
-        algorithm="endless",
-        params={"steps": 4},
+        algorithm=algorithm,
         train=TASKS,
         store=url,
         observers=[Stopper()],
@@ -240,6 +250,22 @@ async def test_algorithms_run_in_sequence_and_their_metrics_do_not_mix(plugins: 
     result = await trainer.afit()
     names = {point.name for point in result.history}
     assert {"endless/reward", "score"} <= names
+
+
+async def test_parts_together_spend_a_budget_once(plugins: Plugins) -> None:
+    part = ("endless", {"steps": 2})
+    trainer = agl.Trainer(
+        double,
+        algorithm=agl.together(part, part),
+        train=TASKS,
+        budget=agl.Budget(rollouts=16),
+        store="memory://",
+        plugins=plugins,
+    )
+    result = await trainer.afit()
+    assert result.status is RunStatus.SUCCEEDED
+    assert result.summary["rollouts"] == 16
+    assert {point.name for point in result.history} == {"reward", "endless/reward"}
 
 
 async def test_a_budget_stops_the_run_and_keeps_what_was_done(plugins: Plugins, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import calculator
+import arithmetic
 import rooms
 from curves import plain
 from summary import table
@@ -62,23 +62,23 @@ class Experiment:
 
 EXPERIMENTS: Mapping[str, Experiment] = {
     "calculator": Experiment(
-        title="A calculator agent", arms=calculator.CALCULATOR, run=calculator.run, updates=64, seeds=10
+        title="A calculator agent", arms=arithmetic.CALCULATOR, run=arithmetic.run, updates=64, seeds=10
     ),
     "credit": Experiment(
         title="Credit for a delayed reward", arms=rooms.ARMS, run=rooms.run, updates=40, seeds=10
     ),
     "forest": Experiment(
         title="Token forest, and a row for each call",
-        arms=calculator.FOREST,
-        run=calculator.run,
+        arms=arithmetic.FOREST,
+        run=arithmetic.run,
         updates=16,
         seeds=3,
         goal=0.7,
     ),
     "asynchronous": Experiment(
         title="Rollouts beside the learner",
-        arms=calculator.ASYNCHRONOUS,
-        run=calculator.run,
+        arms=arithmetic.ASYNCHRONOUS,
+        run=arithmetic.run,
         updates=24,
         seeds=5,
         against="wall_s",

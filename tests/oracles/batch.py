@@ -27,6 +27,8 @@ class Rows:
         second: Of each row, in another dimension.
         advantages: Of each row.
         direction: Gradients are compared by their product with this.
+        predicted: A critic's values under the weights being trained.
+        targets: What they are to be.
     """
 
     mask: Matrix = field(default_factory=list)
@@ -39,6 +41,8 @@ class Rows:
     second: list[float] = field(default_factory=list)
     advantages: list[float] = field(default_factory=list)
     direction: Matrix = field(default_factory=list)
+    predicted: Matrix = field(default_factory=list)
+    targets: Matrix = field(default_factory=list)
 
 
 def rows(*, spread: float = 0.3, seed: int = 6) -> Rows:
@@ -78,4 +82,6 @@ def rows(*, spread: float = 0.3, seed: int = 6) -> Rows:
         second=[rng.uniform(0.0, 3.0) for _ in range(ROWS)],
         advantages=[rng.gauss(0.0, 1.0) for _ in range(ROWS)],
         direction=matrix(-1.0, 1.0),
+        predicted=matrix(-0.5, 1.5),
+        targets=matrix(-1.0, 2.0),
     )

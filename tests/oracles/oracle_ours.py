@@ -10,7 +10,14 @@ import batch
 import torch
 
 from agentlightning.engine import LossSpec
-from lightning_algorithm_lightningrl.advantages import Estimator, gdpo_advantages, group_advantages
+from lightning_algorithm_lightningrl._advantage import Estimates, Rule, batch_advantages
+from lightning_algorithm_lightningrl._rollouts import Played, Sampled
+from lightning_algorithm_lightningrl.advantages import (
+    Estimator,
+    TokenGae,
+    gdpo_advantages,
+    group_advantages,
+)
 from lightning_algorithm_lightningrl.aggregation import Aggregation, SequenceSumNorm, token_weights
 from lightning_algorithm_lightningrl.correction import (
     Correction,
@@ -36,7 +43,7 @@ from lightning_algorithm_lightningrl.loss_settings import (
     Unit,
     loss_spec,
 )
-from lightning_algorithm_lightningrl.losses import kl_divergence
+from lightning_algorithm_lightningrl.losses import kl_divergence, value_loss
 from lightning_algorithm_lightningrl.returns import discounted_returns, gae, whiten
 
 Numbers = dict[str, list[float]]
@@ -46,7 +53,7 @@ TOKEN_MEAN, ROLLOUT_MEAN = Aggregation.TOKEN_MEAN, Aggregation.ROLLOUT_MEAN
 
 def numbers() -> tuple[dict[str, str], Numbers]:
     """Versions, and the numbers of each case."""
-    cases = {**LOSSES, **ADVANTAGES, **DIVERGENCES, **CORRECTIONS}
+    cases = {**LOSSES, **VALUES, **ADVANTAGES, **DIVERGENCES, **CORRECTIONS}
     versions = {"lightning-algorithm-lightningrl": version("lightning-algorithm-lightningrl")}
     return versions, {name: case() for name, case in cases.items()}
 
@@ -96,14 +103,6 @@ def called(
 ) -> torch.Tensor:
     """The loss of the whole batch, called as a learner calls it."""
     spread_out = places(made.mask)
-    tokens = [[len(call) for call in rollout] for rollout in spread_out]
-    shares = token_weights(tokens, aggregation=aggregation)
-    weights = [
-        share
-        for counts, own in zip(tokens, shares, strict=True)
-        for count, share in zip(counts, own, strict=True)
-        for _ in range(count)
-    ]
     rows = torch.tensor([row for rollout in spread_out for call in rollout for row, _ in call])
     numbered = [call for rollout in spread_out for call in rollout]
     offered = {
@@ -118,12 +117,25 @@ def called(
         new,
         old_logprobs_T=flat(made.old, made),
         advantages_T=torch.tensor(made.advantages, dtype=torch.float64)[rows],
-        weights_T=torch.tensor(weights, dtype=torch.float64),
+        weights_T=weighed(made, aggregation),
         **inputs,
         **spec.params,
     )
     assert isinstance(value, torch.Tensor)
     return value
+
+
+def weighed(made: batch.Rows, aggregation: Aggregation | SequenceSumNorm) -> torch.Tensor:
+    """Weight of each sampled token, `[T]`."""
+    tokens = [[len(call) for call in rollout] for rollout in places(made.mask)]
+    shares = token_weights(tokens, aggregation=aggregation)
+    weights = [
+        share
+        for counts, own in zip(tokens, shares, strict=True)
+        for count, share in zip(counts, own, strict=True)
+        for _ in range(count)
+    ]
+    return torch.tensor(weights, dtype=torch.float64)
 
 
 DAPO = PpoClip(clip_low=0.2, clip_high=0.28)
@@ -146,6 +158,28 @@ LOSSES = {
     "sapo": loss(Sapo(), ROLLOUT_MEAN),
     "dppo_tv": loss(DppoTv(band_low=0.1, band_high=0.1)),
     "dppo_kl": loss(DppoKl(band_low=0.01, band_high=0.01)),
+}
+
+
+def value(clip: float, aggregation: Aggregation | SequenceSumNorm = TOKEN_MEAN) -> Callable[[], list[float]]:
+    """The loss of the values, and the product of its gradient with a direction."""
+
+    def run() -> list[float]:
+        made = batch.rows()
+        predicted = flat(made.predicted, made).requires_grad_()
+        old, targets = flat(made.values, made), flat(made.targets, made)
+        losses, _ = value_loss(predicted, old_values_T=old, returns_T=targets, clip=clip)
+        total = (weighed(made, aggregation) * losses).sum()
+        (gradient,) = torch.autograd.grad(total, predicted)
+        return [total.item(), (gradient * flat(made.direction, made)).sum().item()]
+
+    return run
+
+
+VALUES = {
+    "value_loss": value(0.2),
+    "value_loss/rollout_mean": value(0.2, ROLLOUT_MEAN),
+    "value_loss/unclipped": value(0.0),
 }
 
 
@@ -212,8 +246,40 @@ def gdpo() -> list[float]:
     return in_place([[value] for group in found for value in group], made.mask)
 
 
+def by_token(column: Callable[[Estimates], Numbers]) -> Callable[[], list[float]]:
+    """Numbers by a value head, of rollouts whose calls are what stands between tool outputs."""
+
+    def run() -> list[float]:
+        made = batch.rows()
+        rollouts = []
+        for row, calls in enumerate(places(made.mask)):
+            sampled = [
+                Sampled(
+                    id=f"{row}/{turn}",
+                    agent="",
+                    turn=turn,
+                    credit=made.rewards[row],
+                    value=None,
+                    tokens=len(call),
+                    staleness=0,
+                    values=tuple(made.values[row][place] for row, place in call),
+                )
+                for turn, call in enumerate(calls)
+            ]
+            rollouts.append(Played(outcome=made.rewards[row], outcomes={}, calls=tuple(sampled)))
+        rule = Rule(choice=TokenGae(gamma=0.9, lam=0.8))
+        found = column(batch_advantages([rollouts], rule=rule, baselines={}))
+        return in_place(
+            [[value for call in rollout.calls for value in found[call.id]] for rollout in rollouts], made.mask
+        )
+
+    return run
+
+
 ADVANTAGES = {
     "gdpo": gdpo,
+    "token_gae": by_token(lambda found: found.advantages),
+    "token_gae/returns": by_token(lambda found: found.returns),
     "grpo": compared(Estimator.GRPO),
     "dr_grpo": compared(Estimator.DR_GRPO),
     "rloo": compared(Estimator.RLOO),

@@ -25,7 +25,7 @@ Numbers = dict[str, list[float]]
 def numbers() -> tuple[dict[str, str], Numbers]:
     """Versions, and the numbers of each case."""
     found: Numbers = {}
-    for name, case in {**LOSSES, **ADVANTAGES, **DIVERGENCES, **CORRECTIONS}.items():
+    for name, case in {**LOSSES, **VALUES, **ADVANTAGES, **DIVERGENCES, **CORRECTIONS}.items():
         found[name] = case()
     return {"verl": version("verl"), "torch": torch.__version__}, found
 
@@ -90,8 +90,32 @@ LOSSES = {
 }
 
 
+def value(clip: float, aggregation: str = "token-mean") -> Callable[[], list[float]]:
+    def run() -> list[float]:
+        data = tensors()
+        predicted = data["predicted"].requires_grad_()
+        total, _ = algos.compute_value_loss(
+            vpreds=predicted,
+            returns=data["targets"],
+            values=data["values"],
+            response_mask=data["mask"],
+            cliprange_value=clip,
+            loss_agg_mode=aggregation,
+        )
+        return learned(total, predicted, data["direction"])
+
+    return run
+
+
+VALUES = {
+    "value_loss": value(0.2),
+    "value_loss/rollout_mean": value(0.2, "seq-mean-token-mean"),
+    "value_loss/unclipped": value(1e9),
+}
+
+
 def advantage(
-    function: Callable[..., tuple[torch.Tensor, torch.Tensor]], **more: object
+    function: Callable[..., tuple[torch.Tensor, torch.Tensor]], *, column: int = 0, **more: object
 ) -> Callable[[], list[float]]:
     def run() -> list[float]:
         data = tensors()
@@ -99,7 +123,7 @@ def advantage(
         for row, mask in enumerate(data["mask"]):
             rewards[row, int(mask.nonzero()[-1])] = data["rewards"][row]
         settings = {name: value(data) if callable(value) else value for name, value in more.items()}
-        found, _ = function(token_level_rewards=rewards, response_mask=data["mask"], **settings)
+        found = function(token_level_rewards=rewards, response_mask=data["mask"], **settings)[column]
         return (found * data["mask"]).flatten().tolist()
 
     return run
@@ -124,9 +148,16 @@ ADVANTAGES = {
     "reinforce_pp_baseline": advantage(
         algos.compute_reinforce_plus_plus_baseline_outcome_advantage, index=INDEX
     ),
-    "gae": advantage(
-        algos.compute_gae_advantage_return, values=lambda data: data["values"], gamma=0.9, lam=0.8
-    ),
+    **{
+        name: advantage(
+            algos.compute_gae_advantage_return,
+            column=column,
+            values=lambda data: data["values"],
+            gamma=0.9,
+            lam=0.8,
+        )
+        for name, column in (("gae", 0), ("token_gae", 0), ("token_gae/returns", 1))
+    },
 }
 
 

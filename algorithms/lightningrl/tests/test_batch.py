@@ -22,9 +22,10 @@ PIPELINE = Pipeline.from_specs(
 )
 
 
-def batch(*builders: EpisodeBuilder, version: int = 0) -> Batch:
+def batch(*builders: EpisodeBuilder, version: int = 0, **settings: object) -> Batch:
     experience = PIPELINE.run(Experience(episodes=tuple(builder.build() for builder in builders)))
-    return make_batch(experience, version=version, estimator=Estimator.DR_GRPO, std_eps=1e-6)
+    chosen = {"version": version, "estimator": Estimator.DR_GRPO, "std_eps": 1e-6} | settings
+    return make_batch(experience, **chosen)
 
 
 def rollout(name: str, reward: float, *answers: int, group: str = "g", version: int = 0) -> EpisodeBuilder:
@@ -49,7 +50,8 @@ def weights(made: Batch) -> dict[str, tuple[float, float]]:
 
 
 def test_each_rollout_counts_the_same_however_long_it_is() -> None:
-    found = weights(batch(rollout("a", 1.0, 5), rollout("b", 0.0, 1, 2, 1)))
+    both = rollout("a", 1.0, 5), rollout("b", 0.0, 1, 2, 1)
+    found = weights(batch(*both, aggregation=Aggregation.ROLLOUT_MEAN))
     assert found == {
         "a-1/01": (0.5, pytest.approx(1 / 10)),
         "b-1/01": (-0.5, pytest.approx(1 / 8)),
@@ -68,7 +70,7 @@ def test_a_rollout_whose_calls_are_all_incomplete_still_counts_in_its_group() ->
     lost = EpisodeBuilder(rollout_id="lost", group="g")
     lost.call([1], [2], incomplete="the client left")
     lost.reward(0.0)
-    made = batch(rollout("a", 1.0, 1), lost)
+    made = batch(rollout("a", 1.0, 1), lost, aggregation=Aggregation.ROLLOUT_MEAN)
     assert weights(made) == {"a-1/01": (0.5, 0.5)}
     assert made.metrics["masked/incomplete"] == 1.0
     assert made.masked_share == 0.5

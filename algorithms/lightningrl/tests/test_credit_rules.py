@@ -31,8 +31,8 @@ def rollout(outcome: float, *calls: Sampled) -> Played:
 
 
 def advantages(*rollouts: Played, **rule: object) -> dict[str, float]:
-    found, _ = batch_advantages([rollouts], rule=Rule(**rule), baselines={})  # type: ignore[arg-type]
-    return {name: value for name, (value,) in found.items()}
+    found = batch_advantages([rollouts], rule=Rule(**rule), baselines={})  # type: ignore[arg-type]
+    return {name: value for name, (value,) in found.advantages.items()}
 
 
 def pipeline(params: Mapping[str, Json]) -> Pipeline:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from agentlightning.agents import agent
     from agentlightning.budget import Budget
     from agentlightning.command import CommandAgent
+    from agentlightning.compose import alternate, part, sequence, together
     from agentlightning.emit import (
         decide,
         emit_action,
@@ -45,6 +46,7 @@ _HOMES = {
     "Sampling": "gateway",
     "Trainer": "trainer",
     "agent": "agents",
+    "alternate": "compose",
     "decide": "emit",
     "emit_action": "emit",
     "emit_message": "emit",
@@ -54,8 +56,11 @@ _HOMES = {
     "open_store": "store",
     "hookimpl": "plugins",
     "operation": "emit",
+    "part": "compose",
     "prompt": "emit",
     "resource": "emit",
+    "sequence": "compose",
+    "together": "compose",
 }
 
 __all__ = [
@@ -72,6 +77,7 @@ __all__ = [
     "Sampling",
     "Trainer",
     "agent",
+    "alternate",
     "decide",
     "emit_action",
     "emit_message",
@@ -81,8 +87,11 @@ __all__ = [
     "hookimpl",
     "open_store",
     "operation",
+    "part",
     "prompt",
     "resource",
+    "sequence",
+    "together",
 ]
 
 

@@ -37,6 +37,7 @@ from agentlightning.errors import (
     LeaseLost,
     StoreError,
     StoreUnavailable,
+    in_full,
 )
 from agentlightning.gateway import GatewayConfig, GatewayFactory, Upstream
 from agentlightning.observer import Observer, Observers, RunStarted
@@ -57,6 +58,7 @@ from agentlightning.types import (
     RunKind,
     RunStatus,
 )
+from agentlightning.versions import Versions, highest_seen
 
 _log = logging.getLogger("agentlightning.trainer")
 _HEARTBEAT_S = 2.0
@@ -94,7 +96,7 @@ async def open_session(
         weights_of: Id of a run whose newest checkpoint is loaded into the learner.
     """
     recipe, plugins = parts.recipe, parts.plugins
-    algorithm = "+".join(name for name, _ in recipe.algorithm)
+    algorithm = recipe.algorithm.title
     graders = [build_grader(one, plugins) for one in parts.graders]
     observers = Observers([build_observer(one, plugins) for one in parts.observers])
     agent = load_target(parts.agent) if isinstance(parts.agent, str) else parts.agent
@@ -124,7 +126,7 @@ async def open_session(
         await stack.enter_async_context(_settled(session))
         _keep_tasks(session, resumed=resume is not None)
         await stack.enter_async_context(_alive(session))
-        await _start_model(session, recipe, plugins, stack)
+        await _start_model(session, recipe, plugins, stack, resumed=resume is not None)
         await _load_checkpoint(session, resume=resume, weights_of=weights_of)
         await _start_runner(session, parts, agent, graders, stack)
         observers.notify(RunStarted(run=session.run, resumed=resume is not None))
@@ -217,10 +219,10 @@ async def _settled(session: Session) -> AsyncIterator[None]:
         await _settle(session, RunStatus.STOPPED, str(error) or None)
         raise
     except AglError as error:
-        await _settle(session, RunStatus.FAILED, str(error))
+        await _settle(session, RunStatus.FAILED, in_full(error))
         raise
     except Exception as error:
-        await _settle(session, RunStatus.FAILED, f"{type(error).__name__}: {error}")
+        await _settle(session, RunStatus.FAILED, f"{type(error).__name__}: {in_full(error)}")
         raise
 
 
@@ -266,10 +268,14 @@ async def _background(
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _start_model(session: Session, recipe: Recipe, plugins: Plugins, stack: AsyncExitStack) -> None:
+async def _start_model(
+    session: Session, recipe: Recipe, plugins: Plugins, stack: AsyncExitStack, *, resumed: bool
+) -> None:
     """Starts the engine, if there is one, and the gateway in front of it or of the upstreams."""
     upstreams: dict[str, Upstream] = dict(recipe.upstreams)
     if recipe.engine is not None:
+        if resumed and (versions := Versions(session.directory)).newest < 0:
+            versions.skip(await highest_seen(session.store, session.run.id))
         factory = cast("BackendFactory", plugins.load(plugins.find(EngineSpec, recipe.engine)))
         backend: Backend = factory(recipe.engine_params, seed=recipe.seed, directory=session.directory)
         await backend.engine.start()
@@ -300,8 +306,7 @@ async def _load_checkpoint(session: Session, *, resume: str | None, weights_of: 
         raise EngineError(
             f"checkpoint {str(directory)!r} of run {source.id} cannot be read: {error}"
         ) from error
-    if session.learner is not None:
-        await session.learner.load_state(directory)
+    await session.load_weights(directory, origin=f"checkpoint {directory.name} of run {source.id}")
     if resume:
         session.state, session.serial = manifest["state"], manifest["serial"]
         session.meter.restore(manifest["spent"])

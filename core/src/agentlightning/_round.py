@@ -26,6 +26,7 @@ class RoundContext:
         number: Of the round, from 0.
         logged: Steps of metrics of the rounds before.
         state: What the algorithm saved last in this round; empty at its start.
+        proposed: What it had published by then.
 
     Attributes:
         proposed: What it published last.
@@ -40,13 +41,14 @@ class RoundContext:
         number: int,
         logged: int,
         state: Mapping[str, Json],
+        proposed: ResourceSet | None = None,
     ) -> None:
         self._save = save
         self._session = session
         self._number = number
         self._base = logged
         self.logged = logged
-        self.proposed: ResourceSet | None = None
+        self.proposed = proposed
         self.state = state
         self.run = session.run
         self.seed = session.seed + number

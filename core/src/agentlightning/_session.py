@@ -238,6 +238,18 @@ class Session:
             step=step,
         )
 
+    async def load_weights(self, directory: Path, *, origin: str) -> None:
+        """Puts weights back into the learner, if there is one; they are served under a version of their own.
+
+        Args:
+            directory: What the learner saved.
+            origin: What that was, for people.
+        """
+        if self.learner is None or self.engine is None:
+            return
+        await self.learner.load_state(directory)
+        await self.event("weights", f"policy version {self.engine.version} is loaded from {origin}")
+
     @asynccontextmanager
     async def weight_update(self) -> AsyncIterator[None]:
         """See `TrainingContext.weight_update`."""

@@ -153,7 +153,12 @@ class Algorithm(Protocol):
     name: str
 
     async def fit(self, context: TrainingContext) -> None:
-        """Runs to the end of training, or raises. What it learned is in the context's learner or published sets."""
+        """Runs to the end of training, or raises. What it learned is in the context's learner or published sets.
+
+        An algorithm is composed with others (`agentlightning.compose`) by what it asks of its context. Together with
+        others it learns from whatever rollouts it is handed; a step ends when it logs; and where it saves its state it
+        may be set aside, so that state, learner and store must be all that it goes on from.
+        """
         ...
 
 

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
 from agentlightning._round import STRIDE, RoundContext
-from agentlightning.algorithm import Algorithm, EvaluationReport
+from agentlightning._set_weights import SetWeights
+from agentlightning.algorithm import Algorithm
 from agentlightning.errors import ConfigError
 from agentlightning.promotion import Comparison, Verdict, by_tasks, by_traffic, traffic
-from agentlightning.types import (
-    Json,
-    Mode,
-    ResourceRecord,
-    ResourceSet,
-    ResourceState,
-    Weights,
-)
+from agentlightning.types import Json, Mode, ResourceSet, ResourceState
 
 if TYPE_CHECKING:
     from agentlightning._session import Session
@@ -32,6 +24,8 @@ __all__ = ["Accept", "Continuous", "ContinuousLoop", "Traffic"]
 _POLL_S: Final = 1.0
 _PATIENCE: Final = 4
 """A canary that nothing can be said about is given up after so many times its rollouts."""
+Outcomes = tuple[float | None, ...]
+"""Of each held-out task, in order; None where there is none."""
 
 
 class Traffic(StrEnum):
@@ -92,12 +86,19 @@ class ContinuousLoop:
         self._session = session
         self._algorithm = algorithm
         self._rule = rule
-        self._reports: dict[str | None, EvaluationReport] = {}
+        self._weights = SetWeights(session)
+        self._context: RoundContext | None = None
+        self._begun = 0
         state = session.state
+        self._outcomes = _outcomes(state.get("outcomes"))
         self._round = int(str(state.get("round", 0)))
         self._logged = int(str(state.get("logged", 0)))
+        self._reached = int(str(state.get("reached", self._logged)))
         self._cursor = int(str(state.get("cursor", 0)))
         self._watched = str(state.get("watched", ""))
+        self._newest_set = int(str(state.get("newest_set", 0)))
+        self._proposed = str(state.get("proposed", ""))
+        self._trained = bool(state.get("trained", False))
         inner = state.get("inner")
         self._inner: Mapping[str, Json] = inner if isinstance(inner, Mapping) else {}
 
@@ -110,8 +111,11 @@ class ContinuousLoop:
             Interrupted: The run was stopped.
         """
         self._check()
+        await self._settle_what_was_left()
         await self._take_up_weights()
         await self._skip_the_past()
+        if not self._session.state:
+            await self.checkpoint({})
         while not self._rule.rounds or self._round < self._rule.rounds:
             canary = None
             if not self._inner:
@@ -119,20 +123,68 @@ class ContinuousLoop:
                 canary = await self._judge()
             if canary is None:
                 await self._learn()
-            self._round, self._inner = self._round + 1, {}
+            self._next_round()
             await self.checkpoint({})
-            await self._forget_weights()
+            await self._weights.forget(await self._served())
 
     async def checkpoint(self, inner: Mapping[str, Json]) -> None:
         """Saves where the loop is, and where the algorithm is in its round."""
-        state = {
+        session = self._session
+        live = await session.store.resources.live()
+        sets = await session.store.resources.list(limit=1)
+        known = self._outcomes.get(live.id if live else None)
+        state: dict[str, Json] = {
             "round": self._round,
             "logged": self._logged,
             "cursor": self._cursor,
             "watched": self._watched,
+            "newest_set": sets[0].version if sets else 0,
+            "outcomes": {"set": live.id if live else None, "values": list(known)} if known else None,
             "inner": dict(inner),
+            "reached": max(self._reached, self._context.logged if self._context else 0),
+            "proposed": self._proposed_id(),
+            "trained": self._has_trained(),
         }
-        await self._session.checkpoint(self._round, state)
+        await session.checkpoint(self._round, state)
+
+    async def _settle_what_was_left(self) -> None:
+        """Sorts out what the process that was killed has published after its last checkpoint.
+
+        The round is over if its proposal was decided on; what nobody has decided on is proposed anew.
+        """
+        resources = self._session.store.resources
+        sets = await resources.list(run_id=self._session.run.id)
+        left = [one for one in sets if one.version > self._newest_set]
+        newest = left[0] if left else await resources.get(self._proposed) if self._proposed else None
+        if newest is None:
+            return
+        if self._session.state and newest.state is not ResourceState.CANDIDATE:
+            self._logged = self._reached
+            self._next_round()
+            return
+        if self._session.state and left:
+            await self.checkpoint(self._inner)
+        for one in left:
+            if one.state is ResourceState.CANDIDATE:
+                await self._move(
+                    one, ResourceState.RETIRED, why="retired: the run was killed before it was judged"
+                )
+
+    def _next_round(self) -> None:
+        self._round, self._inner = self._round + 1, {}
+        self._context, self._proposed, self._trained = None, "", False
+
+    def _proposed_id(self) -> str:
+        if self._context is None:
+            return self._proposed
+        return self._context.proposed.id if self._context.proposed else ""
+
+    def _has_trained(self) -> bool:
+        """Whether the learner's weights are others than at the start of the round."""
+        engine = self._session.engine
+        return self._trained or (
+            self._context is not None and engine is not None and engine.version != self._begun
+        )
 
     def _check(self) -> None:
         rule, session = self._rule, self._session
@@ -207,6 +259,8 @@ class ContinuousLoop:
         if live is None or live.parent is None or live.id == self._watched:
             return
         before = await self._session.store.resources.get(live.parent)
+        if self._weights.lost(before):
+            return
         found = await traffic(self._session.store, since=before.created_at)
         mine, theirs = found.get(live.id, []), found.get(before.id, [])
         if min(len(mine), len(theirs)) < self._rule.canary_rollouts:
@@ -220,29 +274,34 @@ class ContinuousLoop:
         """One round of the algorithm; what it proposes is judged on the held-out tasks."""
         session = self._session
         live = await session.store.resources.live()
-        before = await self._report(live)
-        version = session.engine.version if session.engine else 0
-        context = RoundContext(
-            self.checkpoint, session, number=self._round, logged=self._logged, state=self._inner
+        before = await self._judged(live)
+        self._begun = session.engine.version if session.engine else 0
+        context = self._context = RoundContext(
+            self.checkpoint,
+            session,
+            number=self._round,
+            logged=self._logged,
+            state=self._inner,
+            proposed=await session.store.resources.get(self._proposed) if self._proposed else None,
         )
+        held, self._weights.held = self._weights.held, ""
         await self._algorithm.fit(context)
-        self._logged = context.logged
+        self._logged = self._reached = context.logged
         proposed = context.proposed
-        if session.learner is not None and session.engine is not None and session.engine.version != version:
-            proposed = await self._propose_weights(proposed or live)
+        if session.learner is not None and self._has_trained():
+            proposed = await self._weights.propose(proposed or live, step=self._round)
+        else:
+            self._weights.held = held
         if proposed is None:
             await session.event("continuous", f"round {self._round}: nothing was proposed")
             return
         await self._admit(proposed, live, before)
 
-    async def _admit(
-        self, proposed: ResourceSet, live: ResourceSet | None, before: EvaluationReport | None
-    ) -> None:
-        weight = 1.0 if self._has_weights(proposed) else self._rule.canary
+    async def _admit(self, proposed: ResourceSet, live: ResourceSet | None, before: Outcomes | None) -> None:
+        weight = 1.0 if self._weights.among(proposed) else self._rule.canary
         why = "canary: there are no held-out tasks"
         if before is not None:
-            report = await self._evaluated(proposed)
-            compared = by_tasks(report.outcomes, before.outcomes)
+            compared = by_tasks(await self._evaluated(proposed), before)
             if not self._accepts(compared, judged_before=False):
                 await self._take_back(proposed, live, why=f"turned down: {compared}")
                 return
@@ -250,19 +309,18 @@ class ContinuousLoop:
         state = ResourceState.CANARY if self._rule.canary else ResourceState.LIVE
         await self._move(proposed, state, weight=weight if self._rule.canary else 0.0, why=why)
 
-    async def _report(self, live: ResourceSet | None) -> EvaluationReport | None:
+    async def _judged(self, live: ResourceSet | None) -> Outcomes | None:
+        """What the live set does on the held-out tasks, if there are any; asked once."""
         if not self._session.val:
             return None
         name = live.id if live else None
-        if name not in self._reports:
-            self._reports[name] = await self._evaluated(live)
-        return self._reports[name]
+        return self._outcomes[name] if name in self._outcomes else await self._evaluated(live)
 
-    async def _evaluated(self, chosen: ResourceSet | None) -> EvaluationReport:
+    async def _evaluated(self, chosen: ResourceSet | None) -> Outcomes:
         label = f"set {chosen.version}" if chosen else "no set"
         report = await self._session.evaluate(label=label, step=self._round, resources=chosen)
-        self._reports[chosen.id if chosen else None] = report
-        return report
+        self._outcomes[chosen.id if chosen else None] = report.outcomes
+        return report.outcomes
 
     async def _move(
         self, chosen: ResourceSet, state: ResourceState, *, why: str, weight: float = 0.0
@@ -275,8 +333,8 @@ class ContinuousLoop:
         if live is not None:
             await self._session.store.resources.move(live.id, ResourceState.LIVE)
         await self._move(chosen, ResourceState.RETIRED, why=why)
-        if live is not None and self._has_weights(chosen):
-            await self._load_weights(live)
+        if live is not None and self._weights.among(chosen):
+            await self._weights.load(live)
 
     async def _newest(self, state: ResourceState) -> ResourceSet | None:
         sets = await self._session.store.resources.list()
@@ -287,53 +345,25 @@ class ContinuousLoop:
         session = self._session
         if session.learner is None or session.engine is None or self._inner:
             return
-        served = await self._newest(ResourceState.CANARY) or await session.store.resources.live()
-        if served is not None and self._has_weights(served):
-            await self._load_weights(served)
+        canary, live = await self._newest(ResourceState.CANARY), await session.store.resources.live()
+        served = next((one for one in (canary, live) if one is not None and self._weights.among(one)), None)
+        if served is not None:
+            await self._weights.load(served)
         elif not session.state:
-            first = await self._propose_weights(served)
+            first = await self._weights.propose(live, step=self._round)
             await self._move(first, ResourceState.LIVE, why="live: the weights that the run began with")
 
-    async def _propose_weights(self, base: ResourceSet | None) -> ResourceSet:
-        """The present weights beside whatever else is in a set."""
-        session = self._session
-        if session.learner is None or session.engine is None:
-            raise ConfigError("this run has no engine that learns, so there are no weights to propose")
-        place = session.directory / "weights" / f"{self._round:06d}-{session.engine.version}"
-        place.mkdir(parents=True, exist_ok=True)
-        await session.learner.save_state(place)
-        weights = ResourceRecord.of(Weights(path=str(place), version=session.engine.version))
-        live = await session.store.resources.live()
-        return await session.store.resources.publish(
-            {**(base.resources if base else {}), session.engine.model: weights},
-            parent=live.id if live else None,
-            state=ResourceState.CANDIDATE,
-            run_id=session.run.id,
-            step=self._round,
-        )
+    async def _served(self) -> list[ResourceSet]:
+        """The live set and the canary, as far as there are any."""
+        found = (await self._session.store.resources.live(), await self._newest(ResourceState.CANARY))
+        return [one for one in found if one is not None]
 
-    async def _forget_weights(self) -> None:
-        """Deletes the weights of this run that nothing could come back to."""
-        sets = {one.id: one for one in await self._session.store.resources.list()}
-        served = [one for one in sets.values() if one.state in (ResourceState.LIVE, ResourceState.CANARY)]
-        kept = {
-            str(one.resources[self._session.engine.model].value["path"])
-            for one in [*served, *(sets[each.parent] for each in served if each.parent in sets)]
-            if self._session.engine is not None and self._has_weights(one)
-        }
-        for place in (self._session.directory / "weights").glob("*"):
-            if str(place) not in kept:
-                shutil.rmtree(place, ignore_errors=True)
 
-    def _has_weights(self, chosen: ResourceSet) -> bool:
-        model = self._session.engine.model if self._session.engine and self._session.learner else None
-        return model in chosen.resources and chosen.resources[model].kind == Weights.kind
-
-    async def _load_weights(self, chosen: ResourceSet) -> None:
-        session = self._session
-        if session.learner is None or session.engine is None or not self._has_weights(chosen):
-            return
-        value = chosen.resources[session.engine.model].value
-        if session.engine.version != value["version"]:
-            async with session.weight_update():
-                await session.learner.load_state(Path(str(value["path"])))
+def _outcomes(saved: Json) -> dict[str | None, Outcomes]:
+    """What was live at a checkpoint, and what it did on the held-out tasks."""
+    if not isinstance(saved, Mapping) or not isinstance(values := saved["values"], list):
+        return {}
+    name = saved["set"]
+    return {
+        None if name is None else str(name): tuple(None if one is None else float(str(one)) for one in values)
+    }

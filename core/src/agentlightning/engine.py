@@ -26,7 +26,8 @@ class InferenceEngine(Protocol):
 
     Attributes:
         model: Name under which it is served.
-        version: Policy version that it samples from now; rises with each publish.
+        version: Policy version that it samples from now. It names one set of weights for ever, whatever process of the
+            run serves them: it rises with each publish, and with each state that is loaded; see `versions`.
         endpoints: Base URLs of its OpenAI-compatible servers, each up to and including `/v1`, all of the same weights;
             empty if it is called in process by `chat` and `stream`.
     """
@@ -68,6 +69,9 @@ class LossInput(StrEnum):
     - `reference`: `reference_logprobs_T`, of the tree's `reference_logprobs`.
     - `sampler`: `sampler_logprobs_T`, what the sampler reported, where `old_logprobs_T` is the learner's own.
     - `versions`: `versions_T`, integers: the policy version that sampled the token.
+    - `values`: `values_T`, with gradient: the return that the value head expects before the token.
+    - `old_values`: `old_values_T`, of the tree's `values`: what it expected when the update began.
+    - `returns`: `returns_T`, of the tree's `returns`: what it is to expect.
     """
 
     CALLS = "calls"
@@ -75,6 +79,9 @@ class LossInput(StrEnum):
     REFERENCE = "reference"
     SAMPLER = "sampler"
     VERSIONS = "versions"
+    VALUES = "values"
+    OLD_VALUES = "old_values"
+    RETURNS = "returns"
 
 
 class LossSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +109,9 @@ class OptimizerConfig(msgspec.Struct, frozen=True, kw_only=True):
         beta1: Decay of the first moment.
         beta2: Decay of the second moment.
         eps: Term in the denominator.
-        max_grad_norm: Gradients are scaled down to this global norm; 0 is off.
+        max_grad_norm: Gradients are scaled down to this global norm; 0 is off. That of a value head has a norm of its
+            own.
+        value_learning_rate: Step size of a value head; None is `learning_rate`.
     """
 
     learning_rate: float = 1e-4
@@ -111,6 +120,7 @@ class OptimizerConfig(msgspec.Struct, frozen=True, kw_only=True):
     beta2: float = 0.95
     eps: float = 1e-8
     max_grad_norm: float = 1.0
+    value_learning_rate: float | None = None
 
 
 class Tokenized(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,7 +169,11 @@ class Learner(Protocol):
         ...
 
     async def load_state(self, directory: Path) -> None:
-        """The inverse of `save_state`. Raises `EngineError` if the directory is incomplete."""
+        """The inverse of `save_state`, but for the version: what is loaded is served under a higher one.
+
+        Raises:
+            EngineError: The directory is incomplete.
+        """
         ...
 
     async def save_model(self, directory: Path) -> None:
@@ -173,6 +187,15 @@ class ReferenceLearner(Learner, Protocol):
 
     async def reference_logprobs(self, forest: TokenForest) -> list[list[float]]:
         """Log-probabilities of each tree's nodes under those weights, `[trees][N]`; 0 for first tokens."""
+        ...
+
+
+@runtime_checkable
+class ValueLearner(Learner, Protocol):
+    """A learner with a value head, for losses with the input `values`: `isinstance` tells before training begins."""
+
+    async def values(self, forest: TokenForest) -> list[list[float]]:
+        """Return that the head expects before each response token, `[trees][N]`; 0 for all other nodes."""
         ...
 
 

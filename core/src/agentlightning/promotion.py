@@ -89,6 +89,8 @@ async def traffic(
 ) -> Mapping[str | None, list[float]]:
     """Outcomes of the training rollouts that were created since, by the resource set that they were given.
 
+    One that was played twice, because its run was killed and went on, counts once.
+
     Args:
         store: Whose rollouts, of all runs and of none.
         since: Seconds since the epoch, by the store's clock.
@@ -99,6 +101,7 @@ async def traffic(
         mode=Mode.TRAIN, statuses=(RolloutStatus.SUCCEEDED, RolloutStatus.FAILED), newest_first=True
     )
     found: dict[str | None, list[float]] = {}
+    counted: set[tuple[str | None, str, int, int]] = set()
     cursor: str | None = None
     while True:
         page = await store.rollouts.list(query, limit=_PAGE, cursor=cursor)
@@ -108,7 +111,13 @@ async def traffic(
             if reward.target is None:
                 rewards.setdefault(reward.rollout_id, []).append(reward)
         for name, own in rewards.items():
-            found.setdefault(recent[name].resources, []).append(rule.scalar(rule.by_dimension(own)))
+            played = recent[name]
+            if played.group is not None and played.seed is not None:
+                known = (played.resources, played.group, played.sample, played.seed)
+                if known in counted:
+                    continue
+                counted.add(known)
+            found.setdefault(played.resources, []).append(rule.scalar(rule.by_dimension(own)))
         cursor = page.cursor
         if cursor is None or len(recent) < len(page.items):
             return found

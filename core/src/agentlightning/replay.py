@@ -16,6 +16,7 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
+from agentlightning._inclusion import inclusion, systematic
 from agentlightning.pipeline import OutcomeRule
 from agentlightning.store import RolloutQuery, Store
 from agentlightning.types import Reward, Rollout, RolloutStatus
@@ -25,6 +26,7 @@ __all__ = [
     "Drawn",
     "Measure",
     "Prioritised",
+    "Proportional",
     "Recent",
     "Strategy",
     "Stratified",
@@ -125,16 +127,57 @@ class Measure(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prioritised:
-    """Those that are worth more are likelier.
+class Proportional:
+    """Those of a higher priority are likelier: prioritised replay, Schaul et al. 2016 (arXiv 1511.05952).
 
-    Proportional prioritisation of Schaul et al. 2016, "Prioritized Experience Replay": with priority
-    p_i = measure + epsilon, the probability to be drawn first is P(i) = p_i^alpha / Σ p_k^alpha (equation 1), and the
-    weight is (1 / (N P(i)))^beta over the largest of all (§3.4). The paper draws with replacement; here one after the
-    other is drawn from those that are left, so P(i) is exact for the first one, and the weights are the paper's.
-    Candidates without a reward are never drawn.
+    One draw picks i with P(i) = p_i^alpha / Σ p_k^alpha (equation 1), and its weight is (1 / (N P(i)))^beta over the
+    largest of all (§3.4). Several draws of the paper may pick one twice. Here each is picked once at most: it is among
+    n with the probability n P(i), and what that would make more than certain goes to the others, by their priorities
+    (systematic sampling from a shuffled order, Madow 1949). A candidate's share of the draws stands for P(i) in the
+    weights, so that with beta = 1 the mean of weight times value estimates a multiple of the plain mean over all
+    candidates without bias, however many are drawn.
 
     Attributes:
+        priorities: By id, above 0; candidates that are not among them are never drawn.
+        alpha: How much the priority counts; 0 is uniform.
+        beta: How much of the bias the weights undo; 1 is all of it.
+    """
+
+    priorities: Mapping[str, float]
+    alpha: float = 0.6
+    beta: float = 0.4
+
+    def __post_init__(self) -> None:
+        _check_finite(alpha=self.alpha, beta=self.beta)
+        wrong = {name: one for name, one in self.priorities.items() if not (math.isfinite(one) and one > 0.0)}
+        if wrong:
+            raise ValueError(f"a priority is a finite number above 0, got {wrong!r}")
+
+    def draw(self, candidates: Sequence[Candidate], count: int, *, rng: random.Random) -> list[Drawn]:
+        """Draws by priority, in random order."""
+        known = [one for one in candidates if one.id in self.priorities]
+        count = min(count, len(known))
+        if not count:
+            return []
+        chances = inclusion([self.alpha * math.log(self.priorities[one.id]) for one in known], count)
+        rarest = min(chances)
+        order = rng.sample(range(len(known)), len(known))
+        return [
+            Drawn(
+                candidate=known[index],
+                probability=math.exp(chances[index] - math.log(count)),
+                weight=math.exp(self.beta * (rarest - chances[index])),
+            )
+            for index in systematic(order, chances, count, start=rng.random())
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prioritised:
+    """Those that are worth more are likelier: `Proportional` to their measure. One without a reward is never drawn.
+
+    Attributes:
+        by: The measure.
         alpha: How much the priority counts; 0 is uniform.
         beta: How much of the bias the weights undo; 1 is all of it.
         epsilon: Added to each measure, in its unit, so that all can be drawn.
@@ -146,33 +189,20 @@ class Prioritised:
     epsilon: float = 1e-2
 
     def __post_init__(self) -> None:
-        for name, least in (("alpha", 0.0), ("beta", 0.0), ("epsilon", math.ulp(0.0))):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= least):
-                word = "above 0" if least else "0 or more"
-                raise ValueError(f"{name} is a finite number, {word}, got {value!r}")
+        _check_finite(alpha=self.alpha, beta=self.beta, epsilon=self.epsilon)
+        if not self.epsilon:
+            raise ValueError("epsilon is a finite number above 0, got 0.0")
 
     def draw(self, candidates: Sequence[Candidate], count: int, *, rng: random.Random) -> list[Drawn]:
         """Draws by priority."""
         judged = [one for one in candidates if one.reward is not None]
         if not judged:
             return []
-        logs = [self.alpha * math.log(value + self.epsilon) for value in self._measures(judged)]
-        highest = max(logs)
-        total = highest + math.log(math.fsum(math.exp(one - highest) for one in logs))
-        lowest = min(logs)
-        drawn = [
-            Drawn(
-                candidate=candidate,
-                probability=math.exp(log - total),
-                weight=math.exp(self.beta * (lowest - log)),
-            )
-            for candidate, log in zip(judged, logs, strict=True)
-        ]
-        # the greatest of log p_i + Gumbel noise is i with probability P(i), the next greatest is so among the rest
-        keys = [log + _gumbel(rng) for log in logs]
-        order = sorted(range(len(drawn)), key=keys.__getitem__, reverse=True)
-        return [drawn[index] for index in order[:count]]
+        priorities = {
+            one.id: value + self.epsilon for one, value in zip(judged, self._measures(judged), strict=True)
+        }
+        strategy = Proportional(priorities=priorities, alpha=self.alpha, beta=self.beta)
+        return strategy.draw(judged, count, rng=rng)
 
     def _measures(self, judged: Sequence[Candidate]) -> list[float]:
         rewards = [one.reward or 0.0 for one in judged]
@@ -343,6 +373,7 @@ def _equal_shares(sizes: Mapping[str, int], count: int) -> dict[str, int]:
     return found
 
 
-def _gumbel(rng: random.Random) -> float:
-    uniform = rng.random() or math.ulp(0.0)
-    return -math.log(-math.log(uniform))
+def _check_finite(**values: float) -> None:
+    for name, value in values.items():
+        if not (math.isfinite(value) and value >= 0.0):
+            raise ValueError(f"{name} is a finite number, 0 or more, got {value!r}")

@@ -18,6 +18,7 @@ from agentlightning._recipe import Recipe
 from agentlightning._session import Session
 from agentlightning.algorithm import EvaluationReport
 from agentlightning.budget import Budget
+from agentlightning.compose import PlanLike, plan_of
 from agentlightning.continuous import Continuous, ContinuousLoop
 from agentlightning.errors import ConfigError
 from agentlightning.gateway import HttpUpstream, Sampling
@@ -31,8 +32,8 @@ from agentlightning.types import Json, MetricPoint, Mode, ResourceSet, Run, RunK
 __all__ = ["AlgorithmChoice", "Trainer", "TrainingResult", "run_job"]
 
 _Result = TypeVar("_Result")
-AlgorithmChoice = str | Sequence[tuple[str, Mapping[str, Json]]]
-"""The name of an algorithm, or a sequence of names with parameters to run one after another."""
+AlgorithmChoice = PlanLike | Sequence[PlanLike]
+"""An algorithm by name or with parameters, a composition of them, or several to run one after another."""
 
 
 class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +61,8 @@ class Trainer:
 
     Args:
         agent: A function of its task, a framework object that an adapter accepts, or `module:object`.
-        algorithm: Name of an algorithm, or a sequence of (name, parameters) to run one after another.
+        algorithm: Name of an algorithm; a composition such as `agl.together("lightningrl", "decisions")`; or several,
+            as names or as (name, parameters), to run one after another.
         params: Parameters of the algorithm, if it is one name.
         train: Training tasks.
         val: Held-out tasks.
@@ -123,10 +125,15 @@ class Trainer:
             raise ConfigError(
                 f"give either engine={engine!r} or upstreams, not both: which model should calls go to?"
             )
-        chosen = ((algorithm, params or {}),) if isinstance(algorithm, str) else tuple(algorithm)
+        plan = plan_of(algorithm)
+        if params and plan.how is not None:
+            raise ConfigError(
+                f"params are those of one algorithm, and there are {plan.title!r}; give each its own, such as "
+                f"agl.part({plan.algorithms[0].name!r}, {{...}})"
+            )
         recipe = Recipe(
             agent=agent if isinstance(agent, str) else target_of(agent) or "",
-            algorithm=tuple((name, dict(values)) for name, values in chosen),
+            algorithm=msgspec.structs.replace(plan, params=plan.params | dict(params or {})),
             engine=engine,
             engine_params=dict(engine_params or {}),
             upstreams=dict(upstreams or {}),
@@ -205,7 +212,7 @@ class Trainer:
         Args:
             runs: Ids of the runs whose training rollouts are learned from; empty is all that finished before.
             store: URL of the store that has them; empty is this trainer's.
-            order: Which groups of them an update draws: `uniform`, or the `recent` ones.
+            order: Which groups of them an update draws: `uniform`, the `recent` ones, or by `priority`.
             window: Draws from so many newest groups, for `recent`; 0 is as many as an update takes.
             resume: As for `fit`.
 
@@ -293,14 +300,12 @@ class Trainer:
     ) -> TrainingResult:
         chosen: dict[str, Json] = {"runs": list(runs), "store": store, "order": order, "window": window}
         found = self._parts.recipe.algorithm
-        if len(found) != 1:
-            names = [name for name, _ in found]
+        if found.how is not None:
             raise ConfigError(
-                f"offline takes one algorithm, got {names!r}; in a sequence give the one that learns from stored "
-                "rollouts its parameter `offline`"
+                f"offline takes one algorithm, got {found.title!r}; in a composition give the one that learns from "
+                "stored rollouts its parameter `offline`"
             )
-        ((name, params),) = found
-        self._change(algorithm=((name, {**params, "offline": chosen}),))
+        self._change(algorithm=msgspec.structs.replace(found, params={**found.params, "offline": chosen}))
         return await self._fit(stop, resume)
 
     def _change(self, **settings: object) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from agentlightning.errors import ConfigError
 from lightning_algorithm_lightningrl._credit_rules import CreditRules
 from lightning_algorithm_lightningrl._rollouts import Played, Sampled
+from lightning_algorithm_lightningrl._token_values import token_estimates
 from lightning_algorithm_lightningrl.advantages import (
     DEFAULTS,
     AdvantageOptions,
@@ -18,6 +19,7 @@ from lightning_algorithm_lightningrl.advantages import (
     Gdpo,
     Rae,
     ReinforcePp,
+    TokenGae,
     deviation,
     gdpo_advantages,
     group_advantages,
@@ -50,9 +52,22 @@ class Rule:
     credit: CreditRules = field(default_factory=CreditRules)
 
 
-def batch_advantages(
-    groups: Groups, *, rule: Rule, baselines: Mapping[str, float]
-) -> tuple[Advantages, dict[str, float]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimates:
+    """What a batch's decisions were worth.
+
+    Attributes:
+        advantages: Of each sampled token.
+        baselines: Of each agent, for the next update.
+        returns: What a value head is to expect before each sampled token; empty without one.
+    """
+
+    advantages: Advantages
+    baselines: dict[str, float]
+    returns: Advantages = field(default_factory=dict)
+
+
+def batch_advantages(groups: Groups, *, rule: Rule, baselines: Mapping[str, float]) -> Estimates:
     """Advantages of every call, masked ones included: nothing is dropped before rollouts are compared.
 
     Args:
@@ -60,23 +75,25 @@ def batch_advantages(
         rule: How.
         baselines: Of each agent, as the last update left them (`rae`).
 
-    Returns:
-        Advantages, and the baselines for the next update.
-
     Raises:
         ConfigError: The experience lacks what the estimator needs.
     """
+    left, returns = dict(baselines), Advantages()
     match DEFAULTS.get(rule.choice, rule.choice) if isinstance(rule.choice, Estimator) else rule.choice:
         case Gdpo(weights=weights):
-            return _by_dimension(groups, weights=weights, rule=rule), dict(baselines)
+            found = _by_dimension(groups, weights=weights, rule=rule)
         case Rae(decay=decay):
-            return _by_role(groups, decay=decay, rule=rule, baselines=baselines)
+            found, left = _by_role(groups, decay=decay, rule=rule, baselines=baselines)
         case Gae() as options:
-            return _by_critic(groups, options=options, rule=rule), dict(baselines)
+            found = _by_critic(groups, options=options, rule=rule)
+        case TokenGae() as by_token:
+            found, returns = token_estimates(groups, options=by_token, kl=rule.kl)
+            found = _whitened(found) if by_token.whiten else found
         case ReinforcePp(gamma=gamma):
-            return _by_token(groups, gamma=gamma, rule=rule), dict(baselines)
-        case Estimator() as estimator:
-            return _by_group(groups, estimator=estimator, rule=rule), dict(baselines)
+            found = _by_token(groups, gamma=gamma, rule=rule)
+        case estimator:
+            found = _by_group(groups, estimator=estimator, rule=rule)
+    return Estimates(advantages=found, baselines=left, returns=returns)
 
 
 def is_flat_group(rollouts: Sequence[Played]) -> bool:
@@ -131,7 +148,7 @@ def _compared_part(
     tokens = [sum(call.tokens for call in calls) for _, calls in part]
     if not any(rule.credit.is_anchored(call.agent) for _, calls in part for call in calls):
         return group_advantages(credits_, estimator=estimator, std_eps=rule.std_eps, tokens=tokens)
-    # GiGPO (arXiv 2505.10978, equation 9): returns are compared with returns, and the step's part is added to that
+    # GiGPO (arXiv 2505.10978, equation 8): returns are compared with returns, and the step's part is added to that
     returns = [[_return(rollout, rule)] for rollout, _ in part]
     scale = 1.0 / (deviation(returns) + rule.std_eps) if estimator.divides else 1.0
     compared = group_advantages(returns, estimator=estimator, std_eps=rule.std_eps, tokens=tokens)

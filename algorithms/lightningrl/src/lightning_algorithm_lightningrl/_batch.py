@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from agentlightning.errors import ConfigError
 from agentlightning.pipeline import INCOMPLETE
 from agentlightning.types import Experience, TokenForest
-from lightning_algorithm_lightningrl._advantage import Advantages, Rule, batch_advantages
+from lightning_algorithm_lightningrl._advantage import Rule, batch_advantages
 from lightning_algorithm_lightningrl._credit_rules import CreditRules
 from lightning_algorithm_lightningrl._metrics import batch_metrics
 from lightning_algorithm_lightningrl._rollouts import Played, Sampled, played
+from lightning_algorithm_lightningrl._token_values import critic_metrics
 from lightning_algorithm_lightningrl.advantages import AdvantageOptions, Compare, Estimator
 from lightning_algorithm_lightningrl.aggregation import Aggregation, SequenceSumNorm, token_weights
 from lightning_algorithm_lightningrl.correction import Correction, combined
@@ -53,7 +54,7 @@ def make_batch(
     estimator: Estimator | AdvantageOptions,
     std_eps: float = 1e-6,
     compare: Compare = Compare.ROLLOUT,
-    aggregation: Aggregation | SequenceSumNorm = Aggregation.ROLLOUT_MEAN,
+    aggregation: Aggregation | SequenceSumNorm = Aggregation.TOKEN_MEAN,
     corrections: Sequence[Correction] = (),
     kl_in_reward: Kl | None = None,
     max_staleness: int = 0,
@@ -68,8 +69,8 @@ def make_batch(
     so the learner is spared them, unless something else than the policy loss has one.
 
     Args:
-        experience: As the pipeline made it; its forest with `old_logprobs` for corrections, and with
-            `reference_logprobs` for a kl.
+        experience: As the pipeline made it; its forest with `old_logprobs` for corrections, with `reference_logprobs`
+            for a kl, with `values` for a critic of tokens, and with `weights` where calls come with a factor.
         version: Policy version that is current; None for experience of whatever policy, of which nothing is stale.
         estimator: Formula of the advantages, or options of one.
         std_eps: Term beside the standard deviation.
@@ -98,9 +99,11 @@ def make_batch(
         kl=kl_in_reward.coefficient if kl_in_reward else 0.0,
         credit=credit or CreditRules(),
     )
-    advantages, left = batch_advantages(groups, rule=rule, baselines=baselines or {})
+    estimates = batch_advantages(groups, rule=rule, baselines=baselines or {})
+    advantages = estimates.advantages
     masked = {"incomplete": _incomplete(experience), "unknown_version": 0, "stale": 0}
     weights: Weights = {}
+    given = _given(forest)
     calls = [[call.tokens for call in rollout.calls] for group in groups for rollout in group]
     shares = iter(token_weights(calls, aggregation=aggregation))
     for rollout in (rollout for group in groups for rollout in group):
@@ -109,13 +112,18 @@ def make_batch(
             if reason := _left_out(call, max_staleness):
                 masked[reason] += 1
             elif trains_flat or any(advantages[call.id]):
-                weights[call.id] = [share * factor for factor in factors]
+                weights[call.id] = [share * given.get(call.id, 1.0) * factor for factor in factors]
+    filled = forest.with_column("advantages", _column(forest, {name: advantages[name] for name in weights}))
+    filled = filled.with_column("weights", _column(forest, weights))
+    if estimates.returns:
+        filled = filled.with_column("returns", _column(forest, estimates.returns))
+    metrics = batch_metrics(experience, groups, advantages=advantages, weights=weights, masked=masked)
     return Batch(
-        forest=_filled(forest, advantages=advantages, weights=weights),
+        forest=filled,
         trained=sum(map(any, weights.values())),
         masked=masked,
-        metrics=batch_metrics(experience, groups, advantages=advantages, weights=weights, masked=masked),
-        baselines=left,
+        metrics={**metrics, **critic_metrics(groups, returns=estimates.returns)},
+        baselines=estimates.baselines,
     )
 
 
@@ -132,15 +140,20 @@ def _left_out(call: Sampled, max_staleness: int) -> str:
     return "" if 0 <= call.staleness <= max_staleness else "stale"
 
 
-def _filled(forest: TokenForest, *, advantages: Advantages, weights: Weights) -> TokenForest:
-    advantage_N = [array("f", bytes(4 * len(tree))) for tree in forest.trees]
-    weight_N = [array("f", bytes(4 * len(tree))) for tree in forest.trees]
-    for place, tree in enumerate(forest.trees):
+def _column(forest: TokenForest, numbers: Mapping[str, Sequence[float]]) -> list[array[float]]:
+    """The numbers of calls at their response tokens, 0 elsewhere; `[trees][N]`."""
+    found = [array("f", bytes(4 * len(tree))) for tree in forest.trees]
+    for tree, column in zip(forest.trees, found, strict=True):
         for call in tree.calls:
-            if call.transition_id in weights:
-                advantage_N[place][call.start : call.stop] = array("f", advantages[call.transition_id])
-                weight_N[place][call.start : call.stop] = array("f", weights[call.transition_id])
-    return forest.with_column("advantages", advantage_N).with_column("weights", weight_N)
+            if call.transition_id in numbers:
+                column[call.start : call.stop] = array("f", numbers[call.transition_id])
+    return found
+
+
+def _given(forest: TokenForest) -> dict[str, float]:
+    """Factors that calls came with, in the forest's weights; without one where nobody has weighed anything."""
+    calls = ((call, tree.weights) for tree in forest.trees for call in tree.calls if call.start < call.stop)
+    return {call.transition_id: weight_N[call.start] for call, weight_N in calls if weight_N[call.start]}
 
 
 def _incomplete(experience: Experience) -> int:

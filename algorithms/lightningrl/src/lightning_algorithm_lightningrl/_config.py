@@ -10,7 +10,14 @@ import msgspec
 from agentlightning.engine import LossSpec, OptimizerConfig
 from agentlightning.errors import ConfigError
 from lightning_algorithm_lightningrl._modes import Asynchronous, Offline, Selection
-from lightning_algorithm_lightningrl.advantages import AdvantageOptions, Compare, Estimator, estimator_of
+from lightning_algorithm_lightningrl.advantages import (
+    DEFAULTS,
+    AdvantageOptions,
+    Compare,
+    Estimator,
+    TokenGae,
+    estimator_of,
+)
 from lightning_algorithm_lightningrl.aggregation import Aggregation, SequenceSumNorm
 from lightning_algorithm_lightningrl.correction import Correction, Level, masks_within
 from lightning_algorithm_lightningrl.loss_settings import (
@@ -59,7 +66,8 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
         compare: Which decisions of a group are compared: those of the `rollout`, of the same `agent`, or `turn`. Unless
             given, `agent` where the stage `credit` has rules of single agents, else `rollout`.
         loss: Name of a loss, or a table with its `name` and settings; see `loss_settings`.
-        aggregation: What counts the same in the loss: see `aggregation`; `sequence_sum_norm` is a table with `length`.
+        aggregation: What counts the same in the loss: each token of the batch, unless given; see `aggregation`.
+            `sequence_sum_norm` is a table with `length`.
         kl: Pull towards the weights that the run began with; none unless given.
         entropy: Coefficient of the entropy bonus from sampled tokens; see `losses.regularised`.
         old_policy: Whose log-probabilities ratios are taken to: `sampler`, or `learner` at the price of a forward pass
@@ -92,7 +100,7 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
     std_eps: NonNegative | None = None
     compare: Compare | None = None
     loss: LossName | Loss = LossName.PPO_CLIP
-    aggregation: Aggregation | SequenceSumNorm = Aggregation.ROLLOUT_MEAN
+    aggregation: Aggregation | SequenceSumNorm = Aggregation.TOKEN_MEAN
     kl: Kl | None = None
     entropy: NonNegative = 0.0
     old_policy: OldPolicy | None = None
@@ -115,6 +123,12 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
     def estimator(self) -> Estimator:
         """Name of the advantage."""
         return estimator_of(self.advantage)
+
+    @property
+    def critic(self) -> TokenGae | None:
+        """How values of tokens are learned and used; None without a critic of tokens."""
+        options = DEFAULTS.get(self.estimator) if isinstance(self.advantage, Estimator) else self.advantage
+        return options if isinstance(options, TokenGae) else None
 
     @property
     def group_std_eps(self) -> float:
@@ -158,6 +172,7 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
         return (
             in_loss
             or self.entropy > 0
+            or self.critic is not None
             or (isinstance(settings, Gspo | Gmpo) and settings.unit is Unit.ROLLOUT)
         )
 
@@ -169,7 +184,9 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def loss_spec(self) -> LossSpec:
         """The loss as the learner takes it."""
-        return loss_spec(self.loss_settings, kl=self.kl, entropy=self.entropy, drift=self.drift)
+        return loss_spec(
+            self.loss_settings, kl=self.kl, entropy=self.entropy, drift=self.drift, critic=self.critic
+        )
 
     def optimizer(self, update: int) -> OptimizerConfig:
         """The optimiser's settings at an update, from 0."""
@@ -178,6 +195,7 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
             learning_rate=self.learning_rate * factor,
             weight_decay=self.weight_decay,
             max_grad_norm=self.max_grad_norm,
+            value_learning_rate=self.critic.value_learning_rate * factor if self.critic else None,
         )
 
     def _check_advantage(self) -> None:
@@ -197,6 +215,11 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(
                 f"compare is {str(self.compare)!r}, but advantage {name!r} compares no decisions of a group; "
                 "leave it out, or take an advantage such as 'grpo'"
+            )
+        if self.critic and self.selection.replace_flat:
+            raise ConfigError(
+                f"selection replaces {self.selection.replace_flat!r} groups whose credits are equal, and advantage "
+                f"{name!r} learns from them too, as it compares with no group; leave replace_flat out"
             )
         if self.estimator is Estimator.GDPO and self.kl and self.kl.placement is Placement.REWARD:
             raise ConfigError(

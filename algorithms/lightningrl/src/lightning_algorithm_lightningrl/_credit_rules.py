@@ -72,6 +72,11 @@ class CreditRules:
                 _check_anchored(rule, estimator=estimator, whose=whose)
             if estimator is Estimator.GAE:
                 _check_values(rule, choice=choice, whose=whose)
+            if estimator is Estimator.TOKEN_GAE and rule.get("mode") == _CRITIC:
+                raise ConfigError(
+                    f"advantage 'token_gae' has a critic of tokens, and credit mode 'critic'{whose} one of decisions; "
+                    "take another credit mode, or advantage 'gae'"
+                )
 
 
 def _check_anchored(rule: Mapping[str, Json], *, estimator: Estimator, whose: str) -> None:

@@ -20,10 +20,12 @@ class PlayedGroup:
     Attributes:
         place: Of its task in the order of the tasks; names the group in its run.
         rollouts: By sample.
+        skipped: Policy versions since then that led to no newer weights: a run that goes on gives its weights new ones.
     """
 
     place: int
     rollouts: tuple[Rollout, ...]
+    skipped: int = 0
 
 
 class Flow:
@@ -89,20 +91,30 @@ class Flow:
         """For a checkpoint: what is open, and where the order is."""
         self._collect()
         ended = [
-            {"place": group.place, "rollouts": [rollout.id for rollout in group.rollouts]}
+            {
+                "place": group.place,
+                "rollouts": [rollout.id for rollout in group.rollouts],
+                "skipped": group.skipped,
+            }
             for _, group in sorted(self._ended.items())
         ]
         return {**self.order.state(), "ended": ended, "under_way": sorted(self._under_way)}
 
-    async def restore(self, state: Mapping[str, Json]) -> None:
-        """Takes up what was open at a checkpoint."""
+    async def restore(self, state: Mapping[str, Json], *, skipped: int = 0) -> None:
+        """Takes up what was open at a checkpoint.
+
+        Args:
+            state: What `state` gave.
+            skipped: How much higher the policy version of the same weights is now.
+        """
         self.order.restore(state)
         for known in _records(state.get("ended")):
             place = int(str(known["place"]))
             ids = known["rollouts"]
             found = await self._stored([str(one) for one in ids] if isinstance(ids, list) else [])
             if found:
-                self._ended[place] = PlayedGroup(place=place, rollouts=found)
+                before = int(str(known.get("skipped", 0)))
+                self._ended[place] = PlayedGroup(place=place, rollouts=found, skipped=before + skipped)
             else:
                 self._begin(place)
         places = state.get("under_way")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from agentlightning.algorithm import InFlightEngine, TrainingContext
 from agentlightning.config import decode_params
-from agentlightning.engine import InferenceEngine, Learner, ReferenceLearner
+from agentlightning.engine import InferenceEngine, Learner, ReferenceLearner, ValueLearner
 from agentlightning.errors import ConfigError, EngineError
 from agentlightning.types import Experience, Json
 from lightning_algorithm_lightningrl._batch import Batch, make_batch
@@ -115,7 +115,7 @@ def _update(context: TrainingContext, config: LightningRLConfig) -> AbstractAsyn
 
 
 async def _scored(experience: Experience, learner: Learner, config: LightningRLConfig) -> Experience:
-    """The experience with what the learner's own weights, and those the run began with, say of its tokens."""
+    """The experience with what the learner's weights, those the run began with, and its critic say of its tokens."""
     if experience.forest is None:
         return experience
     forest = experience.forest
@@ -123,6 +123,8 @@ async def _scored(experience: Experience, learner: Learner, config: LightningRLC
         forest = forest.with_column("old_logprobs", await learner.logprobs(forest))
     if config.kl is not None and isinstance(learner, ReferenceLearner):
         forest = forest.with_column("reference_logprobs", await learner.reference_logprobs(forest))
+    if config.critic is not None and isinstance(learner, ValueLearner):
+        forest = forest.with_column("values", await learner.values(forest))
     return replace(experience, forest=forest)
 
 
@@ -137,6 +139,11 @@ def _model(context: TrainingContext, config: LightningRLConfig) -> tuple[Inferen
         raise ConfigError(
             f"kl pulls towards the weights that the run began with, which {type(context.learner).__name__} does not "
             "keep; take an engine whose learner has reference_logprobs, or leave kl out"
+        )
+    if config.critic is not None and not isinstance(context.learner, ValueLearner):
+        raise ConfigError(
+            f"advantage 'token_gae' compares with what a value head expects, and {type(context.learner).__name__} has "
+            "none; set value_head = {} of engine 'torch', or take an advantage without one, such as 'grpo'"
         )
     if config.asynchronous.in_flight and not isinstance(context.engine, InFlightEngine):
         raise ConfigError(

@@ -10,6 +10,7 @@ import msgspec
 from agentlightning.errors import ConfigError
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Chance = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
@@ -26,10 +27,11 @@ class Asynchronous(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Order(StrEnum):
-    """How groups are drawn from a store: each as likely as any other, or the newest."""
+    """How groups are drawn from a store: each as likely as any other, the newest, or by what there is to learn."""
 
     UNIFORM = "uniform"
     RECENT = "recent"
+    PRIORITY = "priority"
 
 
 class Offline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,14 +43,26 @@ class Offline(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         store: URL of the store that has them; empty is the run's own.
         order: Which groups an update draws, without putting any of them twice into one.
         window: Draws from so many newest groups, for `recent`; 0 is as many as an update takes.
+        exponent: How much the priority of a group counts, for `priority`: alpha of prioritised replay (Schaul et al.
+            2016, equation 1); 0 is uniform. 0.6 unless given. The priority is what the rewards of the group differ from
+            their mean, on average: what there is to learn from comparing them.
+        importance: How much of the bias of that the weights of the loss undo: beta (§3.4); 1, all of it, unless given.
     """
 
     runs: tuple[str, ...] = ()
     store: str = ""
     order: Order = Order.UNIFORM
     window: Count = 0
+    exponent: NonNegative | None = None
+    importance: NonNegative | None = None
 
     def __post_init__(self) -> None:
+        for name in ("exponent", "importance"):
+            if getattr(self, name) is not None and self.order is not Order.PRIORITY:
+                raise ConfigError(
+                    f"offline: {name} is {getattr(self, name)!r}, and order {self.order.value!r} has no priorities; "
+                    f"take order 'priority', or leave {name} out"
+                )
         if self.window and self.order is not Order.RECENT:
             raise ConfigError(
                 f"offline: window is {self.window!r}, and order {self.order.value!r} draws from all groups; take "

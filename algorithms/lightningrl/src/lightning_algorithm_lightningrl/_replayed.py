@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final
 
 from agentlightning import replay
 from agentlightning.algorithm import TrainingContext
@@ -15,6 +18,22 @@ from agentlightning.store import RolloutQuery, Store
 from agentlightning.types import Mode, Rollout
 from lightning_algorithm_lightningrl._modes import Offline, Order
 
+_LEAST: Final = 1e-2
+"""Priority of a group whose rewards are equal, in their unit: it is drawn seldom, not never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnGroup:
+    """A group that an update learns from.
+
+    Attributes:
+        rollouts: Ids.
+        weight: Factor on its part of the loss.
+    """
+
+    rollouts: tuple[str, ...]
+    weight: float
+
 
 class Replayed:
     """What a store has to learn from.
@@ -22,6 +41,7 @@ class Replayed:
     Attributes:
         source: The store; None for the run's own.
         groups: Candidates by group, each to be compared in itself.
+        order: How they are drawn.
     """
 
     def __init__(
@@ -29,18 +49,34 @@ class Replayed:
     ) -> None:
         self.source = source
         self.groups = groups
+        self.order = chosen.order
         self._chosen = chosen
 
-    def draw(self, count: int, *, step: int, seed: int) -> list[str]:
-        """Ids of the rollouts of `count` groups, or of all there are; known from step and seed."""
+    def draw(self, count: int, *, step: int, seed: int) -> list[DrawnGroup]:
+        """`count` groups, or all there are; known from step and seed."""
         newest = [
             replay.Candidate(id=key, finished_at=max(one.finished_at for one in members))
             for key, members in self.groups.items()
         ]
-        recent = replay.Recent(window=self._chosen.window or count)
-        strategy = recent if self._chosen.order is Order.RECENT else replay.Uniform()
-        drawn = replay.draw(newest, strategy, count=count, seed=_seed(seed, step))
-        return [one.id for each in drawn for one in self.groups[each.candidate.id]]
+        drawn = replay.draw(newest, self._strategy(count), count=count, seed=_seed(seed, step))
+        return [
+            DrawnGroup(rollouts=tuple(one.id for one in self.groups[each.candidate.id]), weight=each.weight)
+            for each in drawn
+        ]
+
+    def _strategy(self, count: int) -> replay.Strategy:
+        chosen = self._chosen
+        match chosen.order:
+            case Order.UNIFORM:
+                return replay.Uniform()
+            case Order.RECENT:
+                return replay.Recent(window=chosen.window or count)
+            case Order.PRIORITY:
+                return replay.Proportional(
+                    priorities={key: _spread(members) + _LEAST for key, members in self.groups.items()},
+                    alpha=0.6 if chosen.exponent is None else chosen.exponent,
+                    beta=1.0 if chosen.importance is None else chosen.importance,
+                )
 
     async def rollouts(self, ids: Sequence[str], store: Store) -> list[Rollout]:
         """The rollouts in the order of their ids; what was deleted meanwhile is left out."""
@@ -100,6 +136,13 @@ async def _candidates(store: Store, context: TrainingContext, chosen: Offline) -
     for run in chosen.runs:
         found += await replay.candidates(store, RolloutQuery(run_id=run, mode=Mode.TRAIN))
     return found
+
+
+def _spread(members: Sequence[replay.Candidate]) -> float:
+    """How far the rewards of a group are from their mean, on average."""
+    rewards = [one.reward for one in members if one.reward is not None]
+    mean = statistics.fmean(rewards)
+    return statistics.fmean(abs(one - mean) for one in rewards)
 
 
 def _seed(seed: int, step: int) -> int:

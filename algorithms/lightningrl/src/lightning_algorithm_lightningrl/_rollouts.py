@@ -28,6 +28,7 @@ class Sampled(msgspec.Struct, frozen=True, kw_only=True):
         staleness: Policy versions that it is behind; None if its version is unknown, 0 where versions do not matter.
         log_ratios: Old less sampler's log-probability of each sampled token; empty if they are the same.
         divergence: Estimated KL(old || reference) of each sampled token; empty if no kl is taken from the reward.
+        values: Return that a value head expected before each sampled token; empty if there is no head.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Sampled(msgspec.Struct, frozen=True, kw_only=True):
     staleness: int | None
     log_ratios: tuple[float, ...] = ()
     divergence: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
 
 
 class Played(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,8 +83,8 @@ def played(
     ]
 
 
-Columns = dict[str, tuple[tuple[float, ...], tuple[float, ...]]]
-"""By transition: log-ratios and divergences of its response tokens."""
+Columns = dict[str, tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]]
+"""By transition: log-ratios, divergences and values of its response tokens."""
 
 
 def _columns(forest: TokenForest, kl: Kl | None) -> Columns:
@@ -98,7 +100,7 @@ def _columns(forest: TokenForest, kl: Kl | None) -> Columns:
             if kl:
                 gaps = (old[node] - tree.reference_logprobs[node] for node in nodes)
                 apart = tuple(estimate(gap, kl.estimator) for gap in gaps)
-            found[call.transition_id] = ratios, apart
+            found[call.transition_id] = ratios, apart, tuple(tree.values[call.start : call.stop])
     return found
 
 
@@ -123,7 +125,7 @@ def _played(trajectory: Trajectory, *, version: int | None, columns: Columns) ->
             continue
         turn = turns[transition.agent] = turns.get(transition.agent, -1) + 1
         found = transition.tokens.version
-        ratios, apart = columns.get(transition.id, ((), ()))
+        ratios, apart, values = columns.get(transition.id, ((), (), ()))
         calls.append(
             Sampled(
                 id=transition.id,
@@ -135,6 +137,7 @@ def _played(trajectory: Trajectory, *, version: int | None, columns: Columns) ->
                 staleness=_staleness(found, version),
                 log_ratios=ratios,
                 divergence=apart,
+                values=values,
             )
         )
     return Played(outcome=outcome, outcomes=trajectory.outcomes, calls=tuple(calls))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import statistics
+from array import array
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
+
+import msgspec
 
 from agentlightning.algorithm import TrainingContext
 from agentlightning.engine import InferenceEngine
 from agentlightning.errors import BudgetExhausted
-from agentlightning.types import Experience, Json
+from agentlightning.types import Experience, Json, Trajectory
 from lightning_algorithm_lightningrl._advantage import is_flat_group
 from lightning_algorithm_lightningrl._config import LightningRLConfig
 from lightning_algorithm_lightningrl._flow import Flow, PlayedGroup
+from lightning_algorithm_lightningrl._modes import Order
 from lightning_algorithm_lightningrl._replayed import Replayed, open_replayed
 from lightning_algorithm_lightningrl._rollouts import Played, played
 from lightning_algorithm_lightningrl._tasks import TaskOrder, choose_tasks
@@ -62,7 +67,8 @@ async def open_source(
             flow = Flow(context, order=order, samples=config.group_size)
             stack.push_async_callback(flow.close)
             saved = context.state.get("source")
-            await flow.restore(saved if isinstance(saved, Mapping) else {})
+            state = saved if isinstance(saved, Mapping) else {}
+            await flow.restore(state, skipped=engine.version - int(str(state.get("version", engine.version))))
             yield Flowing(context, engine, flow=flow, config=config)
         else:
             yield InTurn(context, engine, config)
@@ -99,10 +105,15 @@ class Stored:
 
     async def take(self, step: int) -> Taken:
         """Draws the groups of the step."""
-        ids = self._found.draw(self._config.tasks_per_update, step=step, seed=self._context.seed)
-        rollouts = await self._found.rollouts(ids, self._context.store)
+        drawn = self._found.draw(self._config.tasks_per_update, step=step, seed=self._context.seed)
+        weights = {name: group.weight for group in drawn for name in group.rollouts}
+        rollouts = await self._found.rollouts(list(weights), self._context.store)
         experience = await self._context.experience(rollouts, step=step, source=self._found.source)
         metrics = {"replay/groups": float(len(self._found.groups)), "replay/rollouts": float(len(rollouts))}
+        if self._found.order is Order.PRIORITY:
+            experience = _weighted(experience, weights)
+            metrics["replay/weight"] = statistics.fmean(group.weight for group in drawn)
+            metrics["replay/weight/min"] = min(group.weight for group in drawn)
         return Taken(experience=experience, version=None, metrics=metrics)
 
     def state(self) -> dict[str, Json]:
@@ -146,7 +157,7 @@ class Flowing:
         while True:
             await self._fill(kept, step)
             rollouts = [rollout for group in kept.groups for rollout in group.rollouts]
-            experience = await self._context.experience(rollouts, step=step)
+            experience = _numbered_on(await self._context.experience(rollouts, step=step), kept.groups)
             version = self._engine.version
             self._learn_rates(kept, experience)
             if not self._sort_out(kept, experience, version=version):
@@ -164,8 +175,8 @@ class Flowing:
         )
 
     def state(self) -> dict[str, Json]:
-        """What is open, and where the order of tasks is."""
-        return self._flow.state()
+        """What is open, where the order of tasks is, and under which version."""
+        return {**self._flow.state(), "version": self._engine.version}
 
     async def _fill(self, kept: _Kept, step: int) -> None:
         """Takes what is missing, and begins as many groups as can be learned from before they are stale.
@@ -213,3 +224,48 @@ class Flowing:
         for group in kept.groups:
             found = [outcomes.get(rollout.id) for rollout in group.rollouts]
             self._flow.order.learned(group.place, [one for one in found if one is not None])
+
+
+def _numbered_on(experience: Experience, groups: Sequence[PlayedGroup]) -> Experience:
+    """The experience as if no version had been skipped, so that versions differ by as much as updates were made."""
+    skipped = {rollout.id: group.skipped for group in groups for rollout in group.rollouts if group.skipped}
+    if not skipped:
+        return experience
+
+    def numbered(one: Trajectory) -> Trajectory:
+        by = skipped.get(one.rollout.id, 0)
+        return msgspec.structs.replace(
+            one,
+            transitions=tuple(
+                msgspec.structs.replace(
+                    each, tokens=msgspec.structs.replace(each.tokens, version=each.tokens.version + by)
+                )
+                if by and each.tokens is not None and each.tokens.version >= 0
+                else each
+                for each in one.transitions
+            ),
+        )
+
+    return replace(
+        experience,
+        trajectories=tuple(map(numbered, experience.trajectories)),
+        groups=tuple(
+            msgspec.structs.replace(group, trajectories=tuple(map(numbered, group.trajectories)))
+            for group in experience.groups
+        ),
+    )
+
+
+def _weighted(experience: Experience, weights: Mapping[str, float]) -> Experience:
+    """The experience with a factor on the loss of each rollout, in the forest's weights."""
+    if experience.forest is None:
+        return experience
+    columns = []
+    for tree in experience.forest.trees:
+        weight_N = array("f", bytes(4 * len(tree)))
+        for call in tree.calls:
+            weight_N[call.start : call.stop] = array(
+                "f", [weights[call.rollout_id]] * (call.stop - call.start)
+            )
+        columns.append(weight_N)
+    return replace(experience, forest=experience.forest.with_column("weights", columns))

@@ -28,7 +28,7 @@ class Estimator(StrEnum):
 
     - `grpo`: (c - mean(r)) / (std + eps), with the sample deviation (arXiv 2402.03300, section 4.1.2).
     - `dr_grpo`: c - mean(r) (arXiv 2503.20783, section 3.2).
-    - `rloo`: c - mean of the other rollouts' r (arXiv 2402.14740, equation 6).
+    - `rloo`: c - mean of the other rollouts' r (arXiv 2402.14740).
     - `maxrl`: (c - mean(r)) / mean(r); 0 where the mean is 0 (arXiv 2602.02710).
     - `opo`: c - sum(length_i r_i) / sum(length_i), lengths in sampled tokens (arXiv 2505.23585).
     - `reinforce_pp_baseline`: c - mean(r), then whitened over the tokens of the batch (arXiv 2501.03262).
@@ -36,7 +36,8 @@ class Estimator(StrEnum):
     - `reinforce`: c, without a baseline.
     - `reinforce_pp`: discounted return at each token, whitened over the tokens of the batch (arXiv 2501.03262).
     - `gae`: of the decisions' values (arXiv 1506.02438), whitened over the tokens of the batch.
-    - `rae`: c - b of the agent, where b follows the agent's returns slowly (arXiv 2506.24119, section 3.3).
+    - `token_gae`: of the values of single tokens, by a value head (PPO), whitened likewise.
+    - `rae`: c - b of the agent, where b follows the agent's returns slowly (arXiv 2506.24119).
     """
 
     GRPO = "grpo"
@@ -49,12 +50,19 @@ class Estimator(StrEnum):
     REINFORCE = "reinforce"
     REINFORCE_PP = "reinforce_pp"
     GAE = "gae"
+    TOKEN_GAE = "token_gae"  # noqa: S105  # no password
     RAE = "rae"
 
     @property
     def needs_group(self) -> bool:
         """Whether it compares the rollouts of a task with each other."""
-        return self not in {Estimator.REINFORCE, Estimator.REINFORCE_PP, Estimator.GAE, Estimator.RAE}
+        return self not in {
+            Estimator.REINFORCE,
+            Estimator.REINFORCE_PP,
+            Estimator.GAE,
+            Estimator.TOKEN_GAE,
+            Estimator.RAE,
+        }
 
     @property
     def divides(self) -> bool:
@@ -111,18 +119,43 @@ class Gae(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", tag="gae"
     whiten: bool = True
 
 
+class TokenGae(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="name", tag="token_gae", forbid_unknown_fields=True
+):
+    """Options of `token_gae`; the learner needs a value head.
+
+    Attributes:
+        gamma: Discount per sampled token.
+        lam: 1 trusts the returns alone, 0 the value head alone.
+        whiten: Whether advantages get mean 0 and deviation 1 over the tokens of the batch.
+        value_coefficient: Weight of the value loss beside the policy loss. It matters where the head's gradients go on
+            into the model; a detached head follows its step size alone.
+        value_clip: How far a value may move in one update, in units of the return; 0 is as far as it likes.
+        value_learning_rate: Peak step size of the head; it warms up and falls as that of the policy does. Tiny models
+            want 1e-2.
+    """
+
+    gamma: Share = 1.0
+    lam: Share = 0.95
+    whiten: bool = True
+    value_coefficient: Annotated[float, msgspec.Meta(gt=0)] = 0.1
+    value_clip: Annotated[float, msgspec.Meta(ge=0)] = 0.2
+    value_learning_rate: Annotated[float, msgspec.Meta(ge=0)] = 1e-4
+
+
 class Rae(msgspec.Struct, frozen=True, kw_only=True, tag_field="name", tag="rae", forbid_unknown_fields=True):
     """Options of `rae`: share of an agent's baseline that is kept at each of its rollouts."""
 
     decay: Share = 0.95
 
 
-AdvantageOptions = Gdpo | ReinforcePp | Gae | Rae
+AdvantageOptions = Gdpo | ReinforcePp | Gae | TokenGae | Rae
 
 DEFAULTS: Mapping[Estimator, AdvantageOptions] = {
     Estimator.GDPO: Gdpo(),
     Estimator.REINFORCE_PP: ReinforcePp(),
     Estimator.GAE: Gae(),
+    Estimator.TOKEN_GAE: TokenGae(),
     Estimator.RAE: Rae(),
 }
 """Options of the estimators that have some, when they are asked for by name alone."""

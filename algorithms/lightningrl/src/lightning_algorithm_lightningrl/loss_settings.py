@@ -10,6 +10,7 @@ import msgspec
 
 from agentlightning.engine import LossInput, LossSpec
 from agentlightning.errors import ConfigError
+from lightning_algorithm_lightningrl.advantages import TokenGae
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -221,12 +222,17 @@ class Drift(
 
 
 def loss_spec(
-    loss: Loss, *, kl: Kl | None = None, entropy: float = 0.0, drift: Drift | None = None
+    loss: Loss,
+    *,
+    kl: Kl | None = None,
+    entropy: float = 0.0,
+    drift: Drift | None = None,
+    critic: TokenGae | None = None,
 ) -> LossSpec:
     """The loss as a learner takes it; in company it has another name, so that no engine takes it for the bare loss."""
     inputs = [LossInput(f"{loss.unit.value}s")] if isinstance(loss, Gspo | Gmpo) else []
     in_loss = kl if kl and kl.placement is Placement.LOSS else None
-    if not (in_loss or entropy or drift):
+    if not (in_loss or entropy or drift or critic):
         name = loss.name.value
         return LossSpec(name=name, target=f"{MODULE}:{name}", params=loss.params, inputs=tuple(inputs))
     params: dict[str, float | int | str | bool] = {"policy": loss.name.value, **loss.params}
@@ -247,6 +253,10 @@ def loss_spec(
         company.append("opsm")
         inputs += [LossInput.SAMPLER, LossInput(f"{drift.unit.value}s")]
         params["drift_delta"] = drift.delta
+    if critic:
+        company.append("value")
+        inputs += [LossInput.VALUES, LossInput.OLD_VALUES, LossInput.RETURNS]
+        params |= {"value_coefficient": critic.value_coefficient, "value_clip": critic.value_clip}
     return LossSpec(
         name="+".join(company),
         target=f"{MODULE}:regularised",

@@ -18,7 +18,7 @@ WHITEN_EPS = 1e-8
 def discounted_returns(
     rewards: Sequence[float], *, gamma: float, mask: Sequence[bool] | None = None
 ) -> list[float]:
-    """R_t = r_t + gamma R_t', where t' is the next chosen position (REINFORCE++, arXiv 2501.03262, section 3).
+    """R_t = r_t + gamma R_t', where t' is the next chosen position (REINFORCE++, arXiv 2501.03262; gamma is 1 there).
 
     Args:
         rewards: One per position.

@@ -25,11 +25,13 @@ class Endpoint:
         base_url: OpenAI-compatible base URL, `/v1` included.
         api_key: The attempt's key.
         model: Model to ask for instead of the agent's own choice; None leaves it.
+        telemetry: URL of a server that takes OTLP with the attempt's key; None if none is known.
     """
 
     base_url: str
     api_key: str = field(repr=False)
     model: str | None = None
+    telemetry: str | None = None
 
 
 class SpanSink(Protocol):

@@ -124,9 +124,10 @@ class InMemoryLearner:
         (directory / "learner.json").write_text(text)
 
     async def load_state(self, directory: Path) -> None:
-        """Reads weight and version."""
+        """Reads the weight, and serves it under a version of its own."""
         state = json.loads((directory / "learner.json").read_text())
-        self.weight, self.engine.version = state["weight"], state["version"]
+        self.weight = state["weight"]
+        self.engine.version = max(self.engine.version + 1, state["version"])
 
     async def save_model(self, directory: Path) -> None:
         """Does the same as `save_state`."""

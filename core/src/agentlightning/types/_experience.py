@@ -120,6 +120,9 @@ class TokenTree:
         old_logprobs: `array('f')`, `[N]`; log-probabilities under the learner's weights when the update began, which
             ratios are taken to; empty if the sampler's `logprobs` stand for them.
         reference_logprobs: `array('f')`, `[N]`; log-probabilities under a reference policy; empty if there is none.
+        values: `array('f')`, `[N]`; return that a value head expected before each node when the update began; empty if
+            there is none.
+        returns: `array('f')`, `[N]`; return that it is to expect; empty if there is none.
     """
 
     group: str
@@ -133,6 +136,8 @@ class TokenTree:
     calls: tuple[Call, ...]
     old_logprobs: array[float] = field(default_factory=lambda: array("f"))
     reference_logprobs: array[float] = field(default_factory=lambda: array("f"))
+    values: array[float] = field(default_factory=lambda: array("f"))
+    returns: array[float] = field(default_factory=lambda: array("f"))
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -147,7 +152,7 @@ class TokenTree:
         return ids
 
 
-Column = Literal["advantages", "weights", "old_logprobs", "reference_logprobs"]
+Column = Literal["advantages", "weights", "old_logprobs", "reference_logprobs", "values", "returns"]
 """Columns of a `TokenTree` that are filled in after the tree was made."""
 
 
@@ -220,6 +225,10 @@ def _with_column(tree: TokenTree, values: Sequence[float], *, name: Column) -> T
             return replace(tree, old_logprobs=column)
         case "reference_logprobs":
             return replace(tree, reference_logprobs=column)
+        case "values":
+            return replace(tree, values=column)
+        case "returns":
+            return replace(tree, returns=column)
 
 
 class Drop(msgspec.Struct, frozen=True, kw_only=True):

@@ -44,7 +44,7 @@ class TorchEngine:
 
     Attributes:
         model: Name under which it is served.
-        version: Policy version that it samples from: the number of optimiser steps so far.
+        version: Policy version that it samples from; see `agentlightning.versions`.
         endpoints: Empty: it is called in process.
         updates_in_flight: Answers under way go on with new weights; see the option `in_flight`.
     """
@@ -94,6 +94,7 @@ class TorchEngine:
         self._worker.start()
         try:
             self._loaded = await asyncio.wrap_future(self._worker.submit(self._load))
+            self.version = self._loaded.trainer.version
         except BaseException:
             await self.stop()
             raise

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from agentlightning.engine import LossSpec, OptimizerConfig, Tokenized
+from agentlightning.errors import ConfigError
 from agentlightning.types import Json, TokenForest
 from lightning_plugin_torch._messages import as_messages, as_tools
 from lightning_plugin_torch._options import TorchOptions
 from lightning_plugin_torch._trainer import Trainer
+from lightning_plugin_torch._value_trainer import ValueTrainer
 from lightning_plugin_torch._worker import Worker
 
 if TYPE_CHECKING:
@@ -92,7 +94,33 @@ class TorchReferenceLearner(TorchLearner):
         return await self._run(lambda trainer: trainer.reference_logprobs(forest))
 
 
+class TorchValueLearner(TorchLearner):
+    """One with a value head."""
+
+    async def values(self, forest: TokenForest) -> list[list[float]]:
+        """Return that the head expects before each response token; 0 for all other nodes."""
+        return await self._run(lambda trainer: _with_head(trainer).values(forest))
+
+
+class TorchReferenceValueLearner(TorchReferenceLearner, TorchValueLearner):
+    """One with both."""
+
+
+KINDS: Final = {
+    (False, False): TorchLearner,
+    (True, False): TorchReferenceLearner,
+    (False, True): TorchValueLearner,
+    (True, True): TorchReferenceValueLearner,
+}
+"""By whether there is a reference and a value head: what a learner cannot do is not there."""
+
+
 def create_learner(options: TorchOptions, engine: TorchEngine, *, worker: Worker) -> TorchLearner:
     """The learner that the options ask for."""
-    kind = TorchReferenceLearner if options.keeps_reference else TorchLearner
-    return kind(engine, worker)
+    return KINDS[options.keeps_reference, options.value_head is not None](engine, worker)
+
+
+def _with_head(trainer: Trainer) -> ValueTrainer:
+    if isinstance(trainer, ValueTrainer):
+        return trainer
+    raise ConfigError("this learner has no value head; set value_head = {} of engine 'torch'")

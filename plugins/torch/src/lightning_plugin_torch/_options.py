@@ -59,6 +59,17 @@ class LoraOptions(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[str, ...] = ()
 
 
+class ValueHeadOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """A value head: a linear layer on the last hidden states of the model, for losses that ask for values.
+
+    Attributes:
+        attached: Whether its gradients go on into the model. Otherwise they end at the head, and the policy learns from
+            its own loss alone.
+    """
+
+    attached: bool = False
+
+
 class TorchOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How the engine loads, samples and learns.
 
@@ -87,6 +98,7 @@ class TorchOptions(msgspec.Struct, frozen=True, kw_only=True):
         ranks: Processes that share the learner's work, each with a part of the weights (FSDP2); more than one are
             started by `torchrun --nproc-per-node N -m lightning_plugin_torch train …`.
         lora: Trains low-rank adapters and leaves the weights as they are; see `LoraOptions`.
+        value_head: Adds a value head, in one process only; see `ValueHeadOptions`.
         threads: CPU threads; 0 is one for models under 20 million parameters, else torch's default.
     """
 
@@ -108,6 +120,7 @@ class TorchOptions(msgspec.Struct, frozen=True, kw_only=True):
     reference: bool = False
     ranks: int = 1
     lora: dict[str, Json] | None = None
+    value_head: dict[str, Json] | None = None
     threads: int = 0
 
     @property
@@ -145,6 +158,8 @@ def decode_options(options: Mapping[str, Json]) -> TorchOptions:
         decode_build(decoded.build)
     if decoded.lora is not None:
         decode_lora(decoded.lora)
+    if decoded.value_head is not None:
+        decode_value_head(decoded.value_head, ranks=decoded.ranks)
     return decoded
 
 
@@ -164,6 +179,20 @@ def decode_lora(options: Mapping[str, Json]) -> LoraOptions:
             f"engine 'torch', lora: dropout is {lora.dropout!r}, but only 0 trains the policy that was sampled from"
         )
     return lora
+
+
+def decode_value_head(options: Mapping[str, Json], *, ranks: int) -> ValueHeadOptions:
+    """Checks the options of a value head.
+
+    Raises:
+        ConfigError: A key is unknown, or several processes are to share the work.
+    """
+    if ranks > 1:
+        raise ConfigError(
+            f"engine 'torch', value_head: ranks is {ranks!r}, but a value head is trained by one process only; "
+            "leave ranks out, or choose a loss without values"
+        )
+    return decode_params(options, ValueHeadOptions, where="engine 'torch', value_head")
 
 
 def decode_build(options: Mapping[str, Json]) -> BuildOptions:

@@ -17,6 +17,8 @@ COLUMNS = (
     "weights",
     "old_logprobs",
     "reference_logprobs",
+    "values",
+    "returns",
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from agentlightning.types import Call, TokenTree
@@ -32,9 +32,18 @@ def _row(tree: TokenTree, call: Call) -> TokenTree:
         token_ids=array("i", [tree.token_ids[node] for node in nodes]),
         parents=array("i", range(-1, size - 1)),
         positions=array("i", range(size)),
-        logprobs=array("f", [tree.logprobs[node] for node in nodes]),
         versions=array("i", [tree.versions[node] for node in nodes]),
-        advantages=array("f", [tree.advantages[node] for node in nodes]),
         weights=array("f", [0.0] * start) + _weights(tree, call),
         calls=(replace(call, prompt_node=start - 1, start=start, stop=size),),
+        logprobs=_at(nodes, tree.logprobs),
+        advantages=_at(nodes, tree.advantages),
+        old_logprobs=_at(nodes, tree.old_logprobs),
+        reference_logprobs=_at(nodes, tree.reference_logprobs),
+        values=_at(nodes, tree.values),
+        returns=_at(nodes, tree.returns),
     )
+
+
+def _at(nodes: Sequence[int], column: array[float]) -> array[float]:
+    """The numbers of some nodes; none of a column that is empty."""
+    return array("f", [column[node] for node in nodes] if column else [])

@@ -17,11 +17,12 @@ from lightning_plugin_torch._writing import writing
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 REFERENCE = "reference.safetensors"
+VALUE_HEAD, VALUE_OPTIMIZER = "value_head.safetensors", "value_optimizer.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
 class SavedState:
-    """What a checkpoint holds, but for the reference."""
+    """What a checkpoint holds, but for the reference and the value head."""
 
     weights: dict[str, torch.Tensor]
     optimizer: dict[str, torch.Tensor]
@@ -45,12 +46,24 @@ def write_state(
     if reference is not None:
         files[REFERENCE] = reference
     with writing(directory):
-        for name, tensors in files.items():
-            save_file(
-                {key: tensor.contiguous() for key, tensor in tensors.items()}, directory / f"{name}.new"
-            )
+        _save(directory, files)
         (directory / f"{STATE}.new").write_text(json.dumps(dict(state)), encoding="utf-8")
         for name in (*files, STATE):
+            (directory / f"{name}.new").replace(directory / name)
+
+
+def write_value_head(
+    directory: Path, *, weights: Mapping[str, torch.Tensor], optimizer: Mapping[str, torch.Tensor]
+) -> None:
+    """Writes a value head and its optimiser; `write_state` completes the checkpoint.
+
+    Raises:
+        StoreUnavailable: They cannot be written.
+    """
+    files = {VALUE_HEAD: weights, VALUE_OPTIMIZER: optimizer}
+    with writing(directory):
+        _save(directory, files)
+        for name in files:
             (directory / f"{name}.new").replace(directory / name)
 
 
@@ -87,6 +100,27 @@ def read_reference(directory: Path) -> dict[str, torch.Tensor]:
         )
     with _reading(directory):
         return load_file(directory / REFERENCE)
+
+
+def read_value_head(directory: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Reads the weights of the value head, and the state of its optimiser.
+
+    Raises:
+        EngineError: A file is missing or damaged.
+    """
+    missing = [name for name in (VALUE_HEAD, VALUE_OPTIMIZER) if not (directory / name).is_file()]
+    if missing:
+        raise EngineError(
+            f"checkpoint {str(directory)!r} has no {', '.join(missing)}: its run had no value head; "
+            "resume it without, or begin a run with value_head = {}"
+        )
+    with _reading(directory):
+        return load_file(directory / VALUE_HEAD), load_file(directory / VALUE_OPTIMIZER)
+
+
+def _save(directory: Path, files: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+    for name, tensors in files.items():
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, directory / f"{name}.new")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 from agentlightning.engine import LossSpec, OptimizerConfig
 from agentlightning.errors import ConfigError, EngineError, NumericalError
 from agentlightning.types import TokenForest, TokenTree
+from agentlightning.versions import Versions
 from lightning_plugin_torch._layout import lay_out
 from lightning_plugin_torch._lora import write_adapter
 from lightning_plugin_torch._model import LoadedModel
@@ -33,7 +34,7 @@ class Served(Protocol):
     """What samples from the weights that are trained.
 
     Attributes:
-        version: Optimiser steps so far.
+        version: Policy version of the weights.
     """
 
     version: int
@@ -50,7 +51,7 @@ class Trainer:
         model: The model that is sampled from.
         sampler: What samples from it.
         options: How to learn.
-        directory: Where rejected batches are kept.
+        directory: Where rejected batches are kept, and the newest policy version.
         ranks: The processes that share the work; every one of them makes the same calls.
         checked: Whether the architecture is known to compute forests.
     """
@@ -75,10 +76,12 @@ class Trainer:
         self._optimizer = Optimizer(self._module)
         self._reference = Reference(self._module) if options.keeps_reference else None
         self._checked = checked
+        self._versions = Versions(directory if self._ranks.leads else None)
+        sampler.version = self._versions.following()
 
     @property
     def version(self) -> int:
-        """Optimiser steps so far."""
+        """Policy version of the weights: one more with each optimiser step, and with each state that is loaded."""
         return self._sampler.version
 
     def forward_backward(self, forest: TokenForest, spec: LossSpec) -> dict[str, float]:
@@ -129,10 +132,11 @@ class Trainer:
 
     def optim_step(self, config: OptimizerConfig) -> dict[str, float]:
         """Applies and clears the gradients; the sampler uses the new weights from its next token on."""
+        version = self._versions.following()
         self._begin("optim_step", config)
         metrics = self._optimizer.step(config)
         self._ranks.serve(self._model, self._weights())
-        self._sampler.version += 1
+        self._sampler.version = version
         self._sampler.weights_changed()
         return metrics
 
@@ -157,7 +161,7 @@ class Trainer:
         )
 
     def load_state(self, directory: Path) -> None:
-        """Puts them back; gradients are discarded."""
+        """Puts them back under a version of their own; gradients are discarded."""
         self._begin("load_state", directory)
         saved = read_state(directory)
         wanted = self._weights()
@@ -168,11 +172,12 @@ class Trainer:
             )
         if self._reference:
             self._reference.restore(read_reference(directory))
+        version = self._versions.following(least=saved.version)
         for name, weight in wanted.items():
             weight.copy_(laid_out(saved.weights[name], like=weight))
         self._optimizer.restore(saved.optimizer)
         self._ranks.serve(self._model, wanted)
-        self._sampler.version = saved.version
+        self._sampler.version = version
         self._sampler.weights_changed()
 
     def close(self) -> None:

@@ -53,6 +53,11 @@ class Serving:
 class Weights(Protocol):
     """Where the weights come from."""
 
+    @property
+    def version(self) -> int:
+        """Their policy version."""
+        ...
+
     async def start(self) -> str:
         """Gets ready; returns the directory that the servers load."""
         ...
@@ -82,7 +87,8 @@ class VllmEngine:
         self.model = options.name
         self.version = 0
         self.endpoints: tuple[str, ...] = ()
-        self.serving = Serving(name=base_name(options), version=0)
+        self.serving = Serving(name=base_name(options, version=0), version=0)
+        self._served: list[int] = []
         self.loaded = ""
         self._options = options
         self._replicas = replicas
@@ -108,7 +114,9 @@ class VllmEngine:
         if self._started:
             return
         try:
-            await self.start_servers(await self._weights.start())
+            model, version = await self._weights.start(), self._weights.version
+            self.serve(Serving(name=base_name(self._options, version=version), version=version))
+            await self.start_servers(model)
             self._started = True
             await self._weights.check(self)
         except BaseException:
@@ -138,6 +146,7 @@ class VllmEngine:
         """Answers new requests with other weights."""
         with self._lock:
             self.serving, self.version = serving, serving.version
+            self._served.append(serving.version)
 
     async def stop_servers(self) -> None:
         """Ends the servers that were started here."""
@@ -319,7 +328,9 @@ class VllmEngine:
         first: dict[str, Json] = {"policy_version": began.version}
         if self._options.lora_rank or self.version == began.version:
             return first
-        return first | {"policy_versions": list(range(began.version, self.version + 1))}
+        with self._lock:
+            served = [version for version in self._served if version >= began.version]
+        return first | {"policy_versions": [*served]}
 
 
 def choose(replicas: list[Replica], request: ChatRequest) -> Replica:
@@ -340,9 +351,9 @@ def choose(replicas: list[Replica], request: ChatRequest) -> Replica:
     return min(replicas, key=lambda replica: replica.running)
 
 
-def base_name(options: VllmOptions) -> str:
-    """What the servers call the weights that they start with: with adapters, version 0 of many."""
-    return f"{options.name}@v0" if options.lora_rank and not options.servers else options.name
+def base_name(options: VllmOptions, *, version: int) -> str:
+    """What the servers call the weights that they start with: with adapters, the first version of many."""
+    return f"{options.name}@v{version}" if options.lora_rank and not options.servers else options.name
 
 
 async def _start(replica: Replica, *, model: str, served_as: str) -> None:

@@ -58,7 +58,7 @@ class VllmLearner:
         await self._learner.save_state(directory)
 
     async def load_state(self, directory: Path) -> None:
-        """The inverse of `save_state`; the servers get the weights at once."""
+        """The inverse of `save_state`; the servers get the weights at once, under a version of their own."""
         await self._learner.load_state(directory)
         self._changed = True
         await self.publish()

@@ -41,7 +41,6 @@ class AdapterUpdates:
         self._write = write
         self._folder = directory / "adapters"
         self._directories: dict[str, Path] = {}
-        self._used: set[str] = set()
 
     async def push(self, version: int) -> None:
         """Loads the adapter at every server, then asks for it by name; those that nobody uses any more go."""
@@ -50,17 +49,13 @@ class AdapterUpdates:
             await self._write(place.part)
         try:
             await asyncio.gather(*(one.client.load_adapter(name, place.final) for one in engine.replicas))
-            if self._joined or name in self._used:  # a cache knows adapters by name alone
+            if self._joined:  # their caches know adapters by name alone, and other runs have used these names
                 await asyncio.gather(*(one.client.forget_prefixes() for one in engine.replicas))
         except BaseException:
             await self._forget(name, place.final)
             raise
-        self._used.add(name)
-        replaced = self._directories.get(name)
         self._directories[name] = place.final
         engine.serve(Serving(name=name, version=version))
-        if replaced:
-            shutil.rmtree(replaced, ignore_errors=True)
         await self._forget_unused()
 
     async def _forget_unused(self) -> None:

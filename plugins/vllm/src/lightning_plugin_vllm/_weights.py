@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from agentlightning.engine import Backend, Learner
 from agentlightning.errors import ConfigError, EngineError, MissingExtra
 from agentlightning.types import TokenForest, TokenTree
+from agentlightning.versions import Versions
 from lightning_plugin_vllm._files import written_whole
 from lightning_plugin_vllm._options import VllmOptions
 
@@ -35,6 +36,8 @@ class TorchLearner(Learner, Protocol):
 class GivenWeights:
     """Weights that nobody trains."""
 
+    version = 0
+
     def __init__(self, options: VllmOptions) -> None:
         self._options = options
 
@@ -59,20 +62,22 @@ class TrainedWeights:
     def __init__(self, options: VllmOptions, *, seed: int, directory: Path) -> None:
         self._options = options
         self._directory = directory
-        self._backend = _torch_backend(options, seed=seed, directory=directory / "learner")
+        self._learner_directory = directory / "learner"
+        self._backend = _torch_backend(options, seed=seed, directory=self._learner_directory)
         self.learner = cast("TorchLearner", self._backend.learner)
 
     @property
     def version(self) -> int:
-        """Optimiser steps so far."""
+        """Policy version of the learner's weights."""
         return self._backend.engine.version
 
     async def start(self) -> str:
         """Loads the model; one that is built here is written for the servers."""
+        Versions(self._learner_directory).skip(Versions(self._directory).newest)
         await self._backend.engine.start()
         if self._options.model:
             return self._options.model
-        async with written_whole(self._directory / "weights", version=0) as place:
+        async with written_whole(self._directory / "weights", version=self.version) as place:
             await self.learner.save_model(place.part)
         return str(place.final)
 

@@ -12,6 +12,7 @@ from lightning_algorithm_lightningrl.losses._regularised import regularised
 from lightning_algorithm_lightningrl.losses._sequence import gmpo, gspo
 from lightning_algorithm_lightningrl.losses._soft import cispo, cispo_cap, dppo_kl, dppo_tv, sapo
 from lightning_algorithm_lightningrl.losses._token import ppo_clip, reinforce
+from lightning_algorithm_lightningrl.losses._value import value_loss
 
 __all__ = [
     "LARGEST_LOG_RATIO",
@@ -26,4 +27,5 @@ __all__ = [
     "regularised",
     "reinforce",
     "sapo",
+    "value_loss",
 ]

@@ -1,4 +1,4 @@
-"""A policy loss with what may stand beside it: KL to a reference, an entropy bonus, a mask of what has drifted off."""
+"""A policy loss with what may stand beside it: KL to a reference, entropy, a mask of what has drifted off, values."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lightning_algorithm_lightningrl.losses._ratio import LossResult, log_ratios
 from lightning_algorithm_lightningrl.losses._sequence import gmpo, gspo
 from lightning_algorithm_lightningrl.losses._soft import cispo, cispo_cap, dppo_kl, dppo_tv, sapo
 from lightning_algorithm_lightningrl.losses._token import ppo_clip, reinforce
+from lightning_algorithm_lightningrl.losses._value import value_loss
 
 
 class Policy(Protocol):
@@ -54,12 +55,17 @@ def regularised(
     sampler_logprobs_T: torch.Tensor | None = None,
     calls_T: torch.Tensor | None = None,
     rollouts_T: torch.Tensor | None = None,
+    values_T: torch.Tensor | None = None,
+    old_values_T: torch.Tensor | None = None,
+    returns_T: torch.Tensor | None = None,
     kl_coefficient: float = 0.0,
     kl_estimator: str = "k3",
     kl_corrected: bool = False,
     kl_cap: float = 0.0,
     entropy_coefficient: float = 0.0,
     drift_delta: float = 0.0,
+    value_coefficient: float = 0.0,
+    value_clip: float = 0.0,
     **params: float | str | bool,
 ) -> LossResult:
     """A policy loss and its company, as one sum over the same tokens and weights.
@@ -71,6 +77,7 @@ def regularised(
       unbiased for tokens that the old policy sampled at temperature 1, and noisier than one over the whole vocabulary.
     - Drift (off-policy sequence mask, the same paper): a sequence with A < 0 whose mean of sampler - new exceeds
       `drift_delta` has no policy loss. It is judged at each pass anew. Its tokens stay in every denominator.
+    - Values: + value_coefficient * the loss of the value head, see `value_loss`.
 
     Args:
         logprobs_T: Under the weights being trained, with gradient.
@@ -82,12 +89,17 @@ def regularised(
         sampler_logprobs_T: As the sampler reported them, for the drift mask.
         calls_T: Call of each token, if sequences are calls.
         rollouts_T: Rollout of each token, if sequences are rollouts.
+        values_T: Of the value head, with gradient.
+        old_values_T: Of the value head, when the update began.
+        returns_T: What its values are to be.
         kl_coefficient: 0 is off.
         kl_estimator: See `kl_divergence`.
         kl_corrected: Whether the divergence is multiplied by the ratio.
         kl_cap: Largest k3; 0 is off.
         entropy_coefficient: 0 is off.
         drift_delta: 0 is off.
+        value_coefficient: 0 is off.
+        value_clip: How far a value may move in one update; 0 is as far as it likes.
         params: Of the policy loss.
     """
     sequences = {"calls_T": calls_T, "rollouts_T": rollouts_T} if policy in SEQUENCE_POLICIES else {}
@@ -116,4 +128,14 @@ def regularised(
     if entropy_coefficient > 0:
         surprise_T = (ratio_T * logprobs_T).detach() * logprobs_T
         loss = loss + entropy_coefficient * (weights_T * surprise_T).sum()
+    if value_coefficient > 0 and values_T is not None and old_values_T is not None and returns_T is not None:
+        error_T, held_T = value_loss(
+            values_T, old_values_T=old_values_T, returns_T=returns_T, clip=value_clip
+        )
+        loss = loss + value_coefficient * (weights_T * error_T).sum()
+        extra |= {
+            "critic/vf_loss": error_T.detach(),
+            "critic/vf_clipfrac": held_T,
+            "critic/vpred_mean": values_T.detach(),
+        }
     return loss, metrics | extra

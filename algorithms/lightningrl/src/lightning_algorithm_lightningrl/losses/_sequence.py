@@ -62,7 +62,7 @@ def gmpo(
     clip_low: float = 0.4,
     clip_high: float = 0.4,
 ) -> LossResult:
-    """GMPO (arXiv 2507.20673, equation 4): the geometric mean of ratios that are clipped token by token, times -A.
+    """GMPO (arXiv 2507.20673): the geometric mean of ratios that are clipped token by token, times -A.
 
     Log-ratios are clipped to [-clip_low, clip_high], a token's only on the side where its advantage would push it
     further out.

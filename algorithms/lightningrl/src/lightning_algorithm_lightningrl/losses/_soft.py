@@ -55,7 +55,7 @@ def sapo(
     tau_positive: float = 1.0,
     tau_negative: float = 1.05,
 ) -> LossResult:
-    """Soft adaptive gates instead of a clip (arXiv 2511.20347, equation 5): -(4 / tau) sigmoid(tau (ratio - 1)) A.
+    """Soft adaptive gates instead of a clip (arXiv 2511.20347, eq. 5 and 6): -(4 / tau) sigmoid(tau (ratio - 1)) A.
 
     tau is `tau_positive` where A > 0, else `tau_negative`. At ratio 1 the gradient is that of the policy gradient.
     """

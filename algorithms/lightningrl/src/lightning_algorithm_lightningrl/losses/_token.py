@@ -23,7 +23,7 @@ def ppo_clip(
     With ratio = exp(logprobs - old_logprobs), the token loss is
     max(-ratio * A, -clip(ratio, 1 - clip_low, 1 + clip_high) * A). Bounds that differ are DAPO's "clip higher"
     (arXiv 2503.14476, section 3.1). Two ways to bound it where A < 0 and the ratio is large: `dual_clip` bounds it at
-    dual_clip * |A| (arXiv 1912.09729, equation 4); `max_ratio` bounds the unclipped ratio (INTELLECT-2, TRL's
+    dual_clip * |A| (arXiv 1912.09729, equation 5); `max_ratio` bounds the unclipped ratio (INTELLECT-2, TRL's
     `delta`), which is the same there and has no effect where A > 0.
 
     Args:

@@ -1,0 +1,83 @@
+"""The weights of resource sets: saved with the set that proposes them, and put back into the learner."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentlightning.errors import ConfigError
+from agentlightning.types import ResourceRecord, ResourceSet, ResourceState, Weights
+
+if TYPE_CHECKING:
+    from agentlightning._session import Session
+
+
+class SetWeights:
+    """What a run's learner holds, by resource set. Sets of a run without a learner have no weights.
+
+    Args:
+        session: The run.
+
+    Attributes:
+        held: Id of the set whose weights the learner has; empty if they are those of none.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.held = ""
+
+    def among(self, chosen: ResourceSet) -> bool:
+        """Whether a set has weights of this run's model."""
+        session = self._session
+        if session.engine is None or session.learner is None or session.engine.model not in chosen.resources:
+            return False
+        return chosen.resources[session.engine.model].kind == Weights.kind
+
+    def lost(self, chosen: ResourceSet) -> bool:
+        """Whether a set has weights that nobody can load any more."""
+        return self.among(chosen) and not self._place(chosen).is_dir()
+
+    async def load(self, chosen: ResourceSet) -> None:
+        """Gives the learner the weights of a set, if it has any and the learner has others."""
+        if not self.among(chosen) or self.held == chosen.id:
+            return
+        async with self._session.weight_update():
+            await self._session.load_weights(
+                self._place(chosen), origin=f"resource set {chosen.version} ({chosen.id})"
+            )
+        self.held = chosen.id
+
+    async def propose(self, base: ResourceSet | None, *, step: int) -> ResourceSet:
+        """Publishes the learner's weights as a candidate, beside whatever else is in a set."""
+        session = self._session
+        if session.learner is None or session.engine is None:
+            raise ConfigError("this run has no engine that learns, so there are no weights to propose")
+        place = session.directory / "weights" / f"{step:06d}-{session.engine.version}"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        await session.learner.save_state(place)
+        weights = ResourceRecord.of(Weights(path=str(place), version=session.engine.version))
+        live = await session.store.resources.live()
+        proposed = await session.store.resources.publish(
+            {**(base.resources if base else {}), session.engine.model: weights},
+            parent=live.id if live else None,
+            state=ResourceState.CANDIDATE,
+            run_id=session.run.id,
+            step=step,
+        )
+        self.held = proposed.id
+        return proposed
+
+    async def forget(self, served: list[ResourceSet]) -> None:
+        """Deletes the weights of this run, but for those of some sets and of the sets that they were made from."""
+        parents = [await self._session.store.resources.get(one.parent) for one in served if one.parent]
+        kept = {str(self._place(one)) for one in [*served, *parents] if self.among(one)}
+        for place in (self._session.directory / "weights").glob("*"):
+            if str(place) not in kept:
+                shutil.rmtree(place, ignore_errors=True)
+
+    def _place(self, chosen: ResourceSet) -> Path:
+        if self._session.engine is None:
+            raise ConfigError(f"this run has no engine for the weights of set {chosen.version}")
+        return Path(str(chosen.resources[self._session.engine.model].value["path"]))
