@@ -14,7 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from agentlightning import Trainer, demo
 from agentlightning.demo import DemoReport, DemoSize, run_demo
+from agentlightning.demo.tasks import held_out_tasks
+from agentlightning.gateway import Sampling
+from agentlightning.trainer import TrainingResult
+from agentlightning.types import Mode
 
 SMALL = DemoSize(
     demonstrations=60,
@@ -104,6 +109,26 @@ def test_two_demos_with_one_seed_give_the_same_numbers(tmp_path: Path) -> None:
         for result in (one, two)
     ]
     assert values[0] == values[1]
+    assert evaluated(one, tmp_path / "again") == first.after.mean
+
+
+def evaluated(result: TrainingResult, directory: Path) -> float:
+    """Success of the model that a demo of seed 3 has left behind, served from its Hugging Face directory."""
+    assert result.best is not None
+    return (
+        Trainer(
+            f"{Path(demo.__file__).with_name('agent.py')}:solve",
+            val=held_out_tasks(3, SMALL.held_out_tasks),
+            store=f"sqlite:///{directory / 'agl.db'}",
+            engine="torch",
+            engine_params={"model": result.best.resources["policy"].value["path"]},
+            graders=["agentlightning.demo.tasks:grade"],
+            sampling={Mode.VAL: Sampling(temperature=1.0)},
+            seed=3,
+        )
+        .evaluate()
+        .mean
+    )
 
 
 def test_a_killed_demo_is_shown_as_interrupted_and_goes_on_to_the_end(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from agentlightning.errors import ConfigError
 from agentlightning.types import ResourceRecord, ResourceSet, ResourceState, Weights
 
@@ -36,7 +38,7 @@ class SetWeights:
 
     def lost(self, chosen: ResourceSet) -> bool:
         """Whether a set has weights that nobody can load any more."""
-        return self.among(chosen) and not self._place(chosen).is_dir()
+        return self.among(chosen) and not self._state(chosen).is_dir()
 
     async def load(self, chosen: ResourceSet) -> None:
         """Gives the learner the weights of a set, if it has any and the learner has others."""
@@ -44,7 +46,7 @@ class SetWeights:
             return
         async with self._session.weight_update():
             await self._session.load_weights(
-                self._place(chosen), origin=f"resource set {chosen.version} ({chosen.id})"
+                self._state(chosen), origin=f"resource set {chosen.version} ({chosen.id})"
             )
         self.held = chosen.id
 
@@ -54,10 +56,13 @@ class SetWeights:
         if session.learner is None or session.engine is None:
             raise ConfigError("this run has no engine that learns, so there are no weights to propose")
         place = session.directory / "weights" / f"{step:06d}-{session.engine.version}"
+        state = place / "state"
         shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        await session.learner.save_state(place)
-        weights = ResourceRecord.of(Weights(path=str(place), version=session.engine.version))
+        state.mkdir(parents=True)
+        await session.learner.save_model(place)
+        await session.learner.save_state(state)
+        version = session.engine.version
+        weights = ResourceRecord.of(Weights(path=str(place), version=version, state=str(state)))
         live = await session.store.resources.live()
         proposed = await session.store.resources.publish(
             {**(base.resources if base else {}), session.engine.model: weights},
@@ -69,6 +74,15 @@ class SetWeights:
         self.held = proposed.id
         return proposed
 
+    async def deliver(self) -> None:
+        """Puts what the learner has come to live, beside what is live already; nothing without a learner."""
+        session = self._session
+        if session.learner is None:
+            return
+        live = await session.store.resources.live()
+        made = await self.propose(live, step=session.run.checkpoint.step if session.run.checkpoint else 0)
+        await session.store.resources.move(made.id, ResourceState.LIVE)
+
     async def forget(self, served: list[ResourceSet]) -> None:
         """Deletes the weights of this run, but for those of some sets and of the sets that they were made from."""
         parents = [await self._session.store.resources.get(one.parent) for one in served if one.parent]
@@ -78,6 +92,14 @@ class SetWeights:
                 shutil.rmtree(place, ignore_errors=True)
 
     def _place(self, chosen: ResourceSet) -> Path:
+        return Path(self._weights(chosen).path)
+
+    def _state(self, chosen: ResourceSet) -> Path:
+        """What the learner goes on from."""
+        weights = self._weights(chosen)
+        return Path(weights.state or weights.path)
+
+    def _weights(self, chosen: ResourceSet) -> Weights:
         if self._session.engine is None:
             raise ConfigError(f"this run has no engine for the weights of set {chosen.version}")
-        return Path(str(chosen.resources[self._session.engine.model].value["path"]))
+        return msgspec.convert(chosen.resources[self._session.engine.model].value, type=Weights)

@@ -16,11 +16,12 @@ from agentlightning._assembly import Parts, open_session
 from agentlightning._loading import build_algorithm
 from agentlightning._recipe import Recipe
 from agentlightning._session import Session
-from agentlightning.algorithm import EvaluationReport
+from agentlightning._set_weights import SetWeights
+from agentlightning.algorithm import Algorithm, EvaluationReport
 from agentlightning.budget import Budget
 from agentlightning.compose import PlanLike, plan_of
 from agentlightning.continuous import Continuous, ContinuousLoop
-from agentlightning.errors import ConfigError
+from agentlightning.errors import BudgetExhausted, ConfigError
 from agentlightning.gateway import HttpUpstream, Sampling
 from agentlightning.observer import Observer
 from agentlightning.plugins import Plugins, load_plugins
@@ -43,7 +44,8 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
         store: URL of the store that has everything.
         directory: Where its checkpoints and files are.
         summary: Evaluations by label (`before`, `after`, …) and what was spent.
-        best: The resource set that is live now, if the store has one.
+        best: The resource set that is live now, if the store has one. Trained weights are in it under their model's
+            name: `Weights`, a Hugging Face directory.
         history: Metric points by name, then by step.
     """
 
@@ -284,7 +286,7 @@ class Trainer:
             if (continuous := self._parts.recipe.continuous) is not None:
                 await ContinuousLoop(session, algorithm, continuous).run()
             else:
-                await algorithm.fit(session)
+                await _fitted(session, algorithm)
             await session.finish(RunStatus.SUCCEEDED)
             return await _result(session)
 
@@ -318,6 +320,22 @@ class Trainer:
             report = await session.evaluate(tasks, label="evaluation")
             await session.finish(RunStatus.SUCCEEDED)
             return report
+
+
+async def _fitted(session: Session, algorithm: Algorithm) -> None:
+    """Runs an algorithm; weights that it changed are live afterwards, also where the budget has ended it."""
+    began = None if session.state or session.engine is None else session.engine.version
+    try:
+        await algorithm.fit(session)
+    except BudgetExhausted:
+        await _deliver(session, began)
+        raise
+    await _deliver(session, began)
+
+
+async def _deliver(session: Session, began: int | None) -> None:
+    if session.engine is not None and session.engine.version != began:
+        await SetWeights(session).deliver()
 
 
 async def _result(session: Session) -> TrainingResult:

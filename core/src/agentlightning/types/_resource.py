@@ -84,13 +84,15 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
     """Model weights on disk.
 
     Attributes:
-        path: Directory with safetensors, config and tokenizer.
+        path: Hugging Face directory: safetensors, config and tokenizer, ready to be served.
         version: Policy version they are.
+        state: Directory of the learner's state, for training to go on from; empty is none.
     """
 
     kind: ClassVar[str] = "weights"
     path: str
     version: int
+    state: str = ""
 
 
 class ResourceRecord(msgspec.Struct, frozen=True, kw_only=True):
