@@ -278,6 +278,21 @@ async def test_servers_can_be_replaced_between_calls(servers: Servers, opened: O
     assert [len(one.requests) for one in (first, second)] == [1, 1]
 
 
+async def test_calls_in_flight_at_a_server_that_goes_end_as_they_would_have(opened: Opened) -> None:
+    hold = ScriptedAnswer(text="held", hold_after=0)
+    with ScriptedLLM(lambda _: hold) as first, ScriptedLLM() as second:
+        async with opened(first.base_url) as model:
+            asked = asyncio.create_task(ask(model))
+            await until(lambda: len(first.requests) == 1)
+            model.assign([second.base_url])
+            assert await ask(model) == "ok"  # from the other one, meanwhile
+            model.assign([first.base_url, second.base_url])
+            model.assign([second.base_url])  # back, and gone again
+            assert not asked.done()
+            first.let_go()
+            assert await asked == "held"
+
+
 async def test_a_killed_server_that_is_started_again_serves_again(servers: Servers, opened: Opened) -> None:
     async with servers(good) as (server,):
         policy = msgspec.structs.replace(IMPATIENT, tries=20, backoff_s=0.02, longest_wait_s=2.0)

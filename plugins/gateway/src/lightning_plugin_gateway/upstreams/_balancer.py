@@ -25,12 +25,15 @@ class Replica:
         in_flight: Calls that it answers now.
         calls: Tries sent to it so far.
         failures: Those that failed by its fault.
+        idle: Set while it answers none.
     """
 
     def __init__(self, url: str, breaker: Breaker) -> None:
         self.url = url
         self.breaker = breaker
         self.in_flight = self.calls = self.failures = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
 
     @property
     def status(self) -> ServerStatus:
@@ -58,6 +61,7 @@ class Lease:
         self._ticket: Ticket = replica.breaker.enter()
         self._over = False
         replica.in_flight += 1
+        replica.idle.clear()
         replica.calls += 1
 
     def succeeded(self) -> None:
@@ -75,6 +79,8 @@ class Lease:
             return
         self._over = True
         self._replica.in_flight -= 1
+        if not self._replica.in_flight:
+            self._replica.idle.set()
         self._replica.breaker.left(self._ticket)
         self._balancer.serve()
 
@@ -108,6 +114,7 @@ class Balancer:
         self._clock = clock
         self._rng = rng
         self._replicas: dict[str, Replica] = {}
+        self._leaving: dict[str, Replica] = {}  # with calls in flight: they count if they come back
         self._line: Line[Lease] = Line()
         self._down_since: float | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -126,12 +133,22 @@ class Balancer:
     def __len__(self) -> int:
         return len(self._replicas)
 
-    def assign(self, urls: Iterable[str]) -> None:
-        """From now on, these are the servers; what is known of those that stay is kept."""
-        known = self._replicas
+    def __contains__(self, url: str) -> bool:
+        return url in self._replicas
+
+    def assign(self, urls: Iterable[str]) -> list[Replica]:
+        """From now on, these are the servers; what is known of those that stay is kept.
+
+        Returns:
+            Those that are none any more; calls may be in flight at them.
+        """
+        known = self._leaving | self._replicas
         self._replicas = {url: known.get(url) or self._replica(url) for url in urls}
         self._note_down()
         self.serve()
+        gone = [replica for url, replica in known.items() if url not in self._replicas]
+        self._leaving = {replica.url: replica for replica in gone if replica.in_flight}
+        return gone
 
     def has_fresh(self, tried: set[str]) -> bool:
         """Whether a server that was not tried has room now."""

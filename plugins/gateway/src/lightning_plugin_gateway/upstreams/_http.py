@@ -14,7 +14,7 @@ from agentlightning.gateway import HttpUpstream
 from lightning_plugin_gateway._alarms import Alarms
 from lightning_plugin_gateway._errors import ApiError
 from lightning_plugin_gateway._request import Body
-from lightning_plugin_gateway.upstreams._balancer import Balancer, Lease
+from lightning_plugin_gateway.upstreams._balancer import Balancer, Lease, Replica
 from lightning_plugin_gateway.upstreams._breaker import BreakerState
 from lightning_plugin_gateway.upstreams._checks import check_bounds, checked_wires, key_of
 from lightning_plugin_gateway.upstreams._events import Events, decoded
@@ -79,21 +79,30 @@ class HttpModel:
         return -1
 
     def assign(self, urls: Iterable[str]) -> None:
-        """From now on, these are its servers; what is known of those that stay is kept. Raises `ConfigError`."""
+        """From now on, these are its servers; what is known of those that stay is kept. Raises `ConfigError`.
+
+        Calls in flight at those that go end as they would have.
+        """
         wanted = list(dict.fromkeys(urls))
         for url in wanted:
             if url not in self._servers:
                 self._servers[url] = Server(url, key=self._key, policy=self._policy, alarms=self._alarms)
-        self._balancer.assign(wanted)
-        for url in self._servers.keys() - set(wanted):  # kept for a call that is just about to use it
-            task = asyncio.get_running_loop().create_task(self._servers[url].stop())
+        for replica in self._balancer.assign(wanted):
+            task = asyncio.get_running_loop().create_task(self._retire(replica))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+
+    async def _retire(self, replica: Replica) -> None:
+        await replica.idle.wait()
+        if replica.url not in self._balancer and (server := self._servers.pop(replica.url, None)):
+            await server.stop()
 
     async def stop(self) -> None:
         """Closes connections."""
         self._balancer.close()
-        await asyncio.gather(*self._closing)
+        for task in list(self._closing):
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
         await asyncio.gather(*(server.stop() for server in self._servers.values()))
 
     async def call(self, wire: str, request: Body, *, route: CallRoute) -> Body:
