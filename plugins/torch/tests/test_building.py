@@ -13,6 +13,8 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     CohereConfig,
+    Gemma2Config,
+    GptOssConfig,
     MambaConfig,
     MistralConfig,
     PreTrainedConfig,
@@ -141,6 +143,25 @@ async def test_an_architecture_without_keys_and_values_is_refused(
     model = _random_model(config, model_directory, tmp_path / "mamba")
     backend = create_backend({"model": model}, seed=0, directory=tmp_path)
     with pytest.raises(EngineError, match="MambaForCausalLM cannot be sampled from"):
+        await backend.engine.start()
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        (Gemma2Config(**SIZES, head_dim=16), "Gemma2Attention changes attention by softcap"),
+        (
+            GptOssConfig(**SIZES, head_dim=16, num_local_experts=2, num_experts_per_tok=1),
+            "GptOssAttention changes attention by s_aux",
+        ),
+    ],
+)
+async def test_an_architecture_with_attention_of_its_own_is_refused(
+    config: PreTrainedConfig, what: str, model_directory: Path, tmp_path: Path
+) -> None:
+    model = _random_model(config, model_directory, tmp_path / "model")
+    backend = create_backend({"model": model}, seed=0, directory=tmp_path)
+    with pytest.raises(EngineError, match=what):
         await backend.engine.start()
 
 

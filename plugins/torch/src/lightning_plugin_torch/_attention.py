@@ -16,9 +16,12 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from agentlightning.errors import ConfigError
 from lightning_plugin_torch._flex import subtree_attention
 
 ATTENTION = "agentlightning_forest"
+UNKNOWN = ("s_aux", "sinks", "softcap", "position_bias")
+"""What some architectures hand to attention that changes its scores."""
 
 
 class Attends(Protocol):
@@ -158,7 +161,15 @@ def attention(
 
     Returns:
         `[1, T, H, D]`.
+
+    Raises:
+        ConfigError: The architecture wants other scores than these.
     """
+    if wanted := [name for name in UNKNOWN if options.get(name) is not None]:
+        raise ConfigError(
+            f"{type(module).__name__} changes attention by {', '.join(wanted)}, which engine 'torch' does not compute; "
+            "choose another architecture, or another engine"
+        )
     if sight is not None:
         return sight.attend(query, key, value, scaling=scaling), None
     plain: Any = sdpa_attention_forward
