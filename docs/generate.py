@@ -244,6 +244,15 @@ def conformance_table() -> str:
     return "\n".join(lines)
 
 
+def evidence_page() -> str:
+    """The evidence with what the runs of each experiment came to."""
+    page = ROOT / "docs/explanation/evidence.md"
+    text = page.read_text()
+    for table in sorted((page.parent / "evidence").glob("*.md")):
+        text = _between(text, table.stem, table.read_text().strip(), path=page)
+    return text
+
+
 def _apart(ours: list[float], theirs: list[float] | None) -> str:
     """Largest difference of two lists of numbers, as an upper bound."""
     if theirs is None:
@@ -274,6 +283,7 @@ def generated() -> dict[Path, str]:
         ROOT / "docs/reference/hooks.md": hooks_page(),
         ROOT / "docs/reference/stages.md": stages_page(),
         ROOT / "docs/reference/gateway.md": gateway_page(),
+        ROOT / "docs/explanation/evidence.md": evidence_page(),
         ROOT / "docs/explanation/losses.md": _replaced(
             ROOT / "docs/explanation/losses.md", "conformance", conformance_table()
         ),
