@@ -18,7 +18,7 @@ from agentlightning.cli._output import (
     show,
     status_text,
 )
-from agentlightning.types import Json, RunStatus
+from agentlightning.types import Json, RunStatus, Weights
 
 if TYPE_CHECKING:
     from agentlightning.algorithm import EvaluationReport
@@ -37,6 +37,11 @@ def show_training(result: TrainingResult, *, as_json: bool) -> int:
     """Prints what a run came to, and says what to exit with."""
     code = ExitCode.OK if result.status is RunStatus.SUCCEEDED else ExitCode.PARTIAL
     best = {"id": result.best.id, "version": result.best.version} if result.best else None
+    models = {
+        name: str(record.value["path"])
+        for name, record in (result.best.resources.items() if result.best else ())
+        if record.kind == Weights.kind
+    }
     if as_json:
         print_json(
             {
@@ -46,6 +51,7 @@ def show_training(result: TrainingResult, *, as_json: bool) -> int:
                 "directory": result.directory,
                 "summary": result.summary,
                 "best": best,
+                "models": models,
             }
         )
         return code
@@ -54,6 +60,8 @@ def show_training(result: TrainingResult, *, as_json: bool) -> int:
     for label, value in result.summary.items():
         table.add_row(plain(label), plain(summary_text(value)))
     table.add_row("best", plain(f"resources {best['id']}, version {best['version']}" if best else None))
+    for name, path in models.items():
+        table.add_row(plain(f"model {name}"), plain(path))
     table.add_row("store", plain(result.store))
     table.add_row("files", plain(result.directory))
     show(table, plain(f"\nlook closer with: agl runs show {result.run_id} --store {result.store}"))
