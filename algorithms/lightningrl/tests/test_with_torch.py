@@ -1,9 +1,10 @@
-"""The loop with a real model: a tiny transformer learns to sample even token ids."""
+"""The loop with a real model: a tiny transformer learns to sample even token ids, with a critic and without."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+import statistics
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +18,47 @@ from lightning_algorithm_lightningrl import create
 
 torch_plugin = pytest.importorskip("lightning_plugin_torch")
 
-TASKS = ["say yes", "say no"]
+EASY, HARD = TASKS = ["yes yes yes yes", "no no no no"]
+Judge = Callable[[Json, list[bool]], float]
+"""The reward of a task and of whether each token that was sampled is even."""
+
+
+def evenness(_: Json, even: list[bool]) -> float:
+    return sum(even) / len(even)
+
+
+def late(task: Json, even: list[bool]) -> float:
+    """A part is for having been given the easy task, which a critic can foresee."""
+    return 0.4 * (task == EASY) + 0.6 * evenness(task, even)
 
 
 @pytest.fixture
-async def backend(tmp_path: Path) -> AsyncIterator[Backend]:
+def options() -> dict[str, object]:
+    return {}
+
+
+@pytest.fixture
+def with_critic(options: dict[str, object]) -> None:
+    options["value_head"] = {}
+
+
+@pytest.fixture
+async def backend(options: dict[str, object], tmp_path: Path) -> AsyncIterator[Backend]:
     corpus = tmp_path / "corpus.jsonl"
     messages = [
         [{"role": "user", "content": task}, {"role": "assistant", "content": "yes"}] for task in TASKS
     ]
     corpus.write_text("\n".join(json.dumps({"messages": one}) for one in messages))
     build = {"corpus": str(corpus), "layers": 1, "width": 32, "heads": 2}
-    backend = torch_plugin.create_backend({"build": build}, seed=0, directory=tmp_path / "model")
+    backend = torch_plugin.create_backend({"build": build, **options}, seed=0, directory=tmp_path / "model")
     await backend.engine.start()
     yield backend
     await backend.engine.stop()
 
 
-async def train(backend: Backend, **params: Json) -> InMemoryTrainingContext:
+async def train(
+    backend: Backend, *, judge: Judge = evenness, max_tokens: int = 6, **params: Json
+) -> InMemoryTrainingContext:
     draws = iter(range(10_000))
 
     async def play(task: Json, episode: EpisodeBuilder, version: int) -> None:
@@ -45,7 +69,7 @@ async def train(backend: Backend, **params: Json) -> InMemoryTrainingContext:
             answer: Any = await backend.engine.chat(
                 {
                     "messages": messages,
-                    "max_tokens": 6,
+                    "max_tokens": max_tokens,
                     "logprobs": True,
                     "return_token_ids": True,
                     "seed": next(draws),
@@ -60,7 +84,7 @@ async def train(backend: Backend, **params: Json) -> InMemoryTrainingContext:
             )
             even += [token % 2 == 0 for token in choice["token_ids"]]
             messages += [choice["message"], {"role": "user", "content": "again"}]
-        episode.reward(sum(even) / len(even))
+        episode.reward(judge(task, even))
 
     async with open_store("memory://") as store:
         context = InMemoryTrainingContext(
@@ -94,3 +118,32 @@ async def test_a_second_pass_over_the_batch_leaves_the_old_policy(backend: Backe
 async def test_reinforce_runs_too(backend: Backend) -> None:
     context = await train(backend, updates=1, loss="reinforce", advantage="rloo")
     assert context.logged[0][1]["grad_norm"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("with_critic")
+async def test_a_critic_explains_late_rewards_and_the_policy_earns_more_of_them(backend: Backend) -> None:
+    advantage = {"name": "token_gae", "lam": 1.0, "value_learning_rate": 3e-2}
+    context = await train(
+        backend, judge=late, max_tokens=3, updates=40, passes=2, learning_rate=5e-3, advantage=advantage
+    )
+    logged = [metrics for _, metrics in context.logged]
+    rewards = [metrics["reward"] for metrics in logged]
+    explained = [metrics["critic/vf_explained_var"] for metrics in logged]
+    assert explained[0] == pytest.approx(0.0, abs=1e-3)  # a head of zeros explains nothing
+    assert statistics.median(explained[-10:]) > 0.2
+    assert statistics.fmean(rewards[-5:]) > statistics.fmean(rewards[:5]) + 0.1
+    assert logged[-1]["critic/vf_loss"] < 0.5 * logged[0]["critic/vf_loss"]
+
+
+@pytest.mark.usefixtures("with_critic")
+async def test_old_values_are_those_of_the_first_pass(backend: Backend) -> None:
+    advantage = {"name": "token_gae", "value_learning_rate": 1e-2}
+    context = await train(
+        backend, judge=late, max_tokens=3, updates=2, learning_rate=1e-2, advantage=advantage
+    )
+    metrics = context.logged[1][1]
+    assert metrics["critic/vpred_mean"] == pytest.approx(metrics["critic/values/mean"], abs=1e-5)
+    assert metrics["critic/vpred_mean"] != 0.0
+    assert metrics["critic/vf_clipfrac"] == 0.0
+    assert metrics["critic/lr"] == 1e-2
