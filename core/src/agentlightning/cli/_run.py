@@ -41,6 +41,11 @@ def command(
         )
     flags["target"] = target[0] if target else None
     config = effective(file=file, assignments=assignments, flags=flags).config
+    if not (config.target or config.agent):
+        raise click.UsageError(
+            f"there is no agent to work with: one word, {task!r}, is the TASK, and the configuration names no agent; "
+            "give TARGET and TASK, or --command and TASK"
+        )
     if config.store.startswith("memory://"):
         raise ConfigError(
             "a store in memory is gone before its trace is shown; leave --store out to keep one"
