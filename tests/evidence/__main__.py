@@ -80,7 +80,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         arms=arithmetic.ASYNCHRONOUS,
         run=arithmetic.run,
         updates=24,
-        seeds=5,
+        seeds=4,
         against="wall_s",
         goal=0.8,
     ),

@@ -24,6 +24,7 @@ LABELS = {"rollouts": "rollouts", "wall_s": "seconds"}
 def draw(path: Path, experiment: Any, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Mean success over seeds with its 95 % interval, smoothed."""
     mpl.rcParams["svg.hashsalt"] = "evidence"  # the same curves give the same file
+    mpl.rcParams["svg.fonttype"] = "none"  # text, not outlines of letters
     figure, axes = plt.subplots(figsize=(7, 4))
     for arm, those in runs.items():
         updates = min(len(one["success"]) for one in those)
@@ -46,5 +47,5 @@ def draw(path: Path, experiment: Any, runs: Mapping[str, Sequence[Mapping[str, A
     axes.set_title(experiment.title)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    figure.savefig(path, format="svg", metadata={"Date": None}, bbox_inches="tight")
+    figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
     plt.close(figure)
