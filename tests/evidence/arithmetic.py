@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curves import Curve, Recorder
-from warm_start import AGENT, warm_start
+from warm_start import AGENT, calculator
 
 from agentlightning import Trainer
 from agentlightning.demo import tasks
@@ -62,7 +62,7 @@ ASYNCHRONOUS: Mapping[str, Arm] = {
 
 def run(arm: Arm, *, seed: int, updates: int, models: Path, folder: Path) -> Curve:
     """One training, and its success on held-out tasks."""
-    model = warm_start(seed=seed, folder=models)
+    model = calculator(seed=seed, folder=models)
     if arm.params is None:
         return _trl(model, seed=seed, updates=updates, folder=folder)
     recorder = Recorder(TASKS_PER_UPDATE * GROUP_SIZE)

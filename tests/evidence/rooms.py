@@ -7,9 +7,7 @@ door it is at, and how many are open.
 
 from __future__ import annotations
 
-import json
 import random
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from curves import Curve, Recorder
 from openai import AsyncOpenAI
-from warm_start import keep_model
+from warm_start import warm_start
 
 import agentlightning as agl
 from agentlightning import Trainer
@@ -129,7 +127,7 @@ def run(arm: Arm, *, seed: int, updates: int, models: Path, folder: Path) -> Cur
         train=task_list(seed, 2_000),
         store=f"sqlite:///{folder / 'store.db'}",
         engine="torch",
-        engine_params={"model": str(warm_start(seed=seed, folder=models))},
+        engine_params={"model": str(doors(seed=seed, folder=models))},
         stage_params=stages | ({"signals": arm.signals} if arm.signals else {}),
         sampling=SAMPLED,
         observers=[recorder],
@@ -139,15 +137,8 @@ def run(arm: Arm, *, seed: int, updates: int, models: Path, folder: Path) -> Cur
     return recorder.curve
 
 
-def warm_start(*, seed: int, folder: Path) -> Path:
-    """A model that takes the right key twice as often as each other one; made once, then found again in `folder`."""
-    place = folder / f"doors-{seed}"
-    if place.exists():
-        return place
-    work = folder / f"doors-{seed}.part"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    demonstrations = work / "demonstrations.jsonl"
+def doors(*, seed: int, folder: Path) -> Path:
+    """A model that takes the right key twice as often as each other one: a Hugging Face directory in `folder`."""
     conversations = [
         {
             "messages": [
@@ -159,31 +150,18 @@ def warm_start(*, seed: int, folder: Path) -> Path:
         for colour in COLOURS
         for key in (*KEYS, RIGHT[colour])
     ]
-    demonstrations.write_text("".join(json.dumps(one) + "\n" for one in conversations))
-    result = Trainer(
-        Agent(rewards_steps=False),
-        algorithm="sft",
-        params={
-            "demonstrations": str(demonstrations),
+    return warm_start(
+        f"doors-{seed}",
+        agent=Agent(rewards_steps=False),
+        demonstrations=conversations,
+        build={"layers": 1, "width": 32, "heads": 2, "context": 128, "init_std": 0.08},
+        teaching={
             "steps": 150,
             "batch_size": 20,
             "learning_rate": 1e-2,
             "schedule": "linear",
             "log_every": 150,
         },
-        store=f"sqlite:///{work / 'store.db'}",
-        engine="torch",
-        engine_params={
-            "build": {
-                "corpus": str(demonstrations),
-                "layers": 1,
-                "width": 32,
-                "heads": 2,
-                "context": 128,
-                "init_std": 0.08,
-            }
-        },
         seed=seed,
-        directory=work / "run",
-    ).fit()
-    return keep_model(Path(result.directory), place=place, work=work)
+        folder=folder,
+    )

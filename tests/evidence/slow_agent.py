@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
-from pathlib import Path
 from typing import Final
 
-from agentlightning import demo
-
-sys.path.insert(0, str(Path(demo.__file__).parent))  # as for a script of its own, whose neighbours it imports
-
-from agent import solve as solve_at_once
+from demo_agent import solve as solve_at_once
 
 MEAN_S: Final = 0.7
 LONGEST_S: Final = 4.0

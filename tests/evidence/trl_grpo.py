@@ -12,23 +12,21 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", CUDA_VISIBLE_DEVICES="")
 
-import json
 
 import torch
 from curves import Curve, Stopwatch
 from datasets import Dataset
+from demo_agent import MAX_CALLS, MAX_TOKENS, use
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from agentlightning.demo import tasks
-from agentlightning.demo.calculator import SYSTEM, TOOL_NAME, TOOLS, calculate
+from agentlightning.demo.calculator import SYSTEM, TOOLS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-MAX_CALLS: Final = 4
-MAX_TOKENS: Final = 24
 CALL: Final = "<|call|>"
 MICRO_BATCHES: Final = 4
 """Of an update; padding costs more in larger ones."""
@@ -147,16 +145,7 @@ def _continue(play: Play, answer: str) -> None:
             ],
         }
     )
-    play.messages += [{"role": "tool", "content": _use(name, arguments)} for name, arguments in named]
-
-
-def _use(name: str, arguments: str) -> str:
-    if name != TOOL_NAME:
-        return "error: no such tool"
-    try:
-        return str(calculate(json.loads(arguments)["expression"]))
-    except (ValueError, KeyError, TypeError):
-        return "error: no valid expression"
+    play.messages += [{"role": "tool", "content": use(name, arguments)} for name, arguments in named]
 
 
 class _Noting(TrainerCallback):  # type: ignore[misc]

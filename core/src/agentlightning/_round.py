@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Final
 
 from agentlightning.algorithm import EvaluationReport
+from agentlightning.compose._context import PartContext
 from agentlightning.types import Experience, Json, Mode, Resource, ResourceSet, Rollout
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ STRIDE: Final = 1_000_000
 """Steps between the rollouts of two rounds, so that their groups and seeds differ."""
 
 
-class RoundContext:
+class RoundContext(PartContext):
     """The run as the algorithm of one round sees it: what it publishes as live is a candidate.
 
     Args:
@@ -43,20 +43,14 @@ class RoundContext:
         state: Mapping[str, Json],
         proposed: ResourceSet | None = None,
     ) -> None:
+        super().__init__(session, state=state)
         self._save = save
-        self._session = session
         self._number = number
         self._base = logged
         self.logged = logged
         self.proposed = proposed
-        self.state = state
-        self.run = session.run
         self.seed = session.seed + number
-        self.train: Sequence[Json] = session.train
         self.val: Sequence[Json] = ()
-        self.store: Store = session.store
-        self.engine = session.engine
-        self.learner = session.learner
 
     async def rollouts(
         self,
@@ -67,14 +61,14 @@ class RoundContext:
         step: int = 0,
         resources: ResourceSet | None = None,
     ) -> list[Rollout]:
-        return await self._session.rollouts(
+        return await self._whole.rollouts(
             tasks, samples=samples, mode=mode, step=self._number * STRIDE + step, resources=resources
         )
 
     async def experience(
         self, rollouts: Sequence[Rollout], *, step: int = 0, source: Store | None = None
     ) -> Experience:
-        return await self._session.experience(rollouts, step=self._base + step, source=source)
+        return await self._whole.experience(rollouts, step=self._base + step, source=source)
 
     async def evaluate(
         self,
@@ -84,30 +78,24 @@ class RoundContext:
         step: int = 0,
         resources: ResourceSet | None = None,
     ) -> EvaluationReport:
-        tasks = self._session.val if tasks is None else tasks
+        tasks = self._whole.val if tasks is None else tasks
         label = f"round {self._number}/{label}"
-        return await self._session.evaluate(tasks, label=label, step=self._base + step, resources=resources)
+        return await self._whole.evaluate(tasks, label=label, step=self._base + step, resources=resources)
 
     async def publish(
         self, resources: Mapping[str, Resource], *, step: int = 0, live: bool = True
     ) -> ResourceSet:
-        published = await self._session.publish(resources, step=self._base + step, live=False)
+        published = await self._whole.publish(resources, step=self._base + step, live=False)
         if live:
             self.proposed = published
         return published
 
-    def weight_update(self) -> AbstractAsyncContextManager[None]:
-        return self._session.weight_update()
-
     async def log(self, metrics: Mapping[str, float], *, step: int) -> None:
         self.logged = max(self.logged, self._base + step + 1)
-        await self._session.log(metrics, step=self._base + step)
+        await self._whole.log(metrics, step=self._base + step)
 
     async def phase(self, name: str, *, total: int | None = None) -> None:
-        await self._session.phase(f"round {self._number}: {name}", total=total)
-
-    async def event(self, kind: str, message: str) -> None:
-        await self._session.event(kind, message)
+        await self._whole.phase(f"round {self._number}: {name}", total=total)
 
     async def checkpoint(self, step: int, state: Mapping[str, Json]) -> None:
         del step  # of the round; the loop's is what a checkpoint is known by

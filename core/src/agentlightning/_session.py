@@ -59,6 +59,7 @@ class Session:
         stop: Set when the run was asked to stop.
         workers: The task that executes rollouts; it ends only by failing.
         serial: Checkpoints written so far.
+        saved_version: Policy version of the weights in the newest checkpoint of this process; -1 if there is none.
         canary_version: Newest policy version whose canary was logged.
         directory: Where the run keeps its files.
     """
@@ -80,6 +81,7 @@ class Session:
     stop: asyncio.Event
     state: Mapping[str, Json]
     serial: int = 0
+    saved_version: int = -1
     canary_version: int = -1
     workers: asyncio.Task[None] | None = None
 
@@ -329,6 +331,7 @@ class Session:
         self.run = await self.store.runs.update(
             self.run.id, checkpoint=Checkpoint(step=step, path=str(final)), summary=spent
         )
+        self.saved_version = self.engine.version if self.engine else -1
         for old in sorted(root.iterdir())[:-_KEPT_CHECKPOINTS]:
             shutil.rmtree(old, ignore_errors=True)
         self.raise_if_stopped()

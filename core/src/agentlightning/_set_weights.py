@@ -50,17 +50,25 @@ class SetWeights:
             )
         self.held = chosen.id
 
-    async def propose(self, base: ResourceSet | None, *, step: int) -> ResourceSet:
-        """Publishes the learner's weights as a candidate, beside whatever else is in a set."""
+    async def propose(self, base: ResourceSet | None, *, step: int, state: Path | None = None) -> ResourceSet:
+        """Publishes the learner's weights as a candidate, beside whatever else is in a set.
+
+        Args:
+            base: The set.
+            step: Of the run.
+            state: Where the learner's state was saved already; None saves it beside the weights.
+        """
         session = self._session
         if session.learner is None or session.engine is None:
             raise ConfigError("this run has no engine that learns, so there are no weights to propose")
         place = session.directory / "weights" / f"{step:06d}-{session.engine.version}"
-        state = place / "state"
         shutil.rmtree(place, ignore_errors=True)
-        state.mkdir(parents=True)
+        place.mkdir(parents=True)
         await session.learner.save_model(place)
-        await session.learner.save_state(state)
+        if state is None:
+            state = place / "state"
+            state.mkdir()
+            await session.learner.save_state(state)
         version = session.engine.version
         weights = ResourceRecord.of(Weights(path=str(place), version=version, state=str(state)))
         live = await session.store.resources.live()
@@ -77,10 +85,14 @@ class SetWeights:
     async def deliver(self) -> None:
         """Puts what the learner has come to live, beside what is live already; nothing without a learner."""
         session = self._session
-        if session.learner is None:
+        if session.learner is None or session.engine is None:
             return
+        checkpoint = session.run.checkpoint
+        state = (
+            Path(checkpoint.path) if checkpoint and session.saved_version == session.engine.version else None
+        )
         live = await session.store.resources.live()
-        made = await self.propose(live, step=session.run.checkpoint.step if session.run.checkpoint else 0)
+        made = await self.propose(live, step=checkpoint.step if checkpoint else 0, state=state)
         await session.store.resources.move(made.id, ResourceState.LIVE)
 
     async def forget(self, served: list[ResourceSet]) -> None:

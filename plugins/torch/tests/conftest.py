@@ -182,3 +182,20 @@ def cross_entropy(logprobs_T: torch.Tensor, **columns: torch.Tensor) -> Loss:
 
 def broken(logprobs_T: torch.Tensor, **columns: torch.Tensor) -> Loss:
     return (logprobs_T * torch.nan).sum(), {}
+
+
+@pytest.fixture(scope="session")
+def nested() -> Callable[[int, random.Random], torch.Tensor]:
+    def ends_of_subtrees(size: int, draw: random.Random) -> torch.Tensor:
+        """Ends of subtrees, each inside the one around it."""
+        ends: list[int] = []
+        around: list[int] = []
+        for place in range(size):
+            while around and around[-1] <= place:
+                around.pop()
+            longest = min([size, *around[-1:]]) - place
+            ends.append(place + max(1, draw.choice([1, longest // 2, longest - 1, longest])))
+            around.append(ends[-1])
+        return torch.tensor(ends)
+
+    return ends_of_subtrees

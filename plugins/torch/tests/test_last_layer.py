@@ -33,6 +33,7 @@ from lightning_plugin_torch._trainer import Trainer
 
 Sampled = tuple[list[int], list[int]]
 Planter = Callable[..., TokenForest]
+Nested = Callable[[int, random.Random], torch.Tensor]
 Options = dict[str, object]
 
 RATIO = LossSpec(name="ratio", target="losses_of_tests:ratio", params={"scale": 0.5})
@@ -301,7 +302,7 @@ def test_tokens_that_are_used_see_their_ancestors_alone(
 
 @few
 @given(size=st.integers(min_value=2, max_value=700), seed=st.integers(0, 2**20))
-def test_blocks_of_some_queries_cover_who_sees_whom(size: int, seed: int) -> None:
+def test_blocks_of_some_queries_cover_who_sees_whom(size: int, seed: int, nested: Nested) -> None:
     draw = random.Random(seed)
     end_T = nested(size, draw)
     place_Q = torch.tensor(sorted(draw.sample(range(size), draw.randrange(1, size))))
@@ -320,19 +321,6 @@ def test_blocks_of_some_queries_cover_who_sees_whom(size: int, seed: int) -> Non
         mask.mask_mod(torch.tensor(0), torch.tensor(0), torch.tensor(q), place_T) for q in range(len(place_Q))
     ]
     assert torch.equal(torch.stack(seen), visible_Q_T)
-
-
-def nested(size: int, draw: random.Random) -> torch.Tensor:
-    """Ends of subtrees, each inside the one around it."""
-    ends: list[int] = []
-    around: list[int] = []
-    for place in range(size):
-        while around and around[-1] <= place:
-            around.pop()
-        longest = min([size, *around[-1:]]) - place
-        ends.append(place + max(1, draw.choice([1, longest // 2, longest - 1, longest])))
-        around.append(ends[-1])
-    return torch.tensor(ends)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

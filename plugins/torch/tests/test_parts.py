@@ -27,6 +27,7 @@ from lightning_plugin_torch._trainer import Trainer
 
 Sampled = tuple[list[int], list[int]]
 Planter = Callable[..., TokenForest]
+Nested = Callable[[int, random.Random], torch.Tensor]
 Options = dict[str, object]
 
 RATIO = LossSpec(name="ratio", target="losses_of_tests:ratio", params={"scale": 0.5})
@@ -211,7 +212,7 @@ def test_flex_attention_has_the_same_gradients_on_a_gpu(styled: Path, plant: Pla
 
 @few
 @given(size=st.integers(min_value=1, max_value=600), seed=st.integers(min_value=0, max_value=10**6))
-def test_blocks_that_are_computed_cover_exactly_who_sees_whom(size: int, seed: int) -> None:
+def test_blocks_that_are_computed_cover_exactly_who_sees_whom(size: int, seed: int, nested: Nested) -> None:
     end_T = nested(size, random.Random(seed))
     mask = subtree_mask(end_T)
     blocks = -(-size // BLOCK)
@@ -224,16 +225,3 @@ def test_blocks_that_are_computed_cover_exactly_who_sees_whom(size: int, seed: i
         rows = padded[row * BLOCK : min((row + 1) * BLOCK, size)]
         for column in which[row, :count].tolist():
             assert rows[:, column * BLOCK : (column + 1) * BLOCK].all()
-
-
-def nested(size: int, draw: random.Random) -> torch.Tensor:
-    """Ends of subtrees, each inside the one around it."""
-    ends: list[int] = []
-    around: list[int] = []
-    for place in range(size):
-        while around and around[-1] <= place:
-            around.pop()
-        longest = min([size, *around[-1:]]) - place
-        ends.append(place + max(1, draw.choice([1, longest // 2, longest - 1, longest])))
-        around.append(ends[-1])
-    return torch.tensor(ends)

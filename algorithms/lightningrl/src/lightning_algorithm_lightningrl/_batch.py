@@ -113,10 +113,12 @@ def make_batch(
                 masked[reason] += 1
             elif trains_flat or any(advantages[call.id]):
                 weights[call.id] = [share * given.get(call.id, 1.0) * factor for factor in factors]
-    filled = forest.with_column("advantages", _column(forest, {name: advantages[name] for name in weights}))
-    filled = filled.with_column("weights", _column(forest, weights))
+    filled = forest.with_column(
+        "advantages", response_column(forest, {name: advantages[name] for name in weights})
+    )
+    filled = filled.with_column("weights", response_column(forest, weights))
     if estimates.returns:
-        filled = filled.with_column("returns", _column(forest, estimates.returns))
+        filled = filled.with_column("returns", response_column(forest, estimates.returns))
     metrics = batch_metrics(experience, groups, advantages=advantages, weights=weights, masked=masked)
     return Batch(
         forest=filled,
@@ -140,7 +142,7 @@ def _left_out(call: Sampled, max_staleness: int) -> str:
     return "" if 0 <= call.staleness <= max_staleness else "stale"
 
 
-def _column(forest: TokenForest, numbers: Mapping[str, Sequence[float]]) -> list[array[float]]:
+def response_column(forest: TokenForest, numbers: Mapping[str, Sequence[float]]) -> list[array[float]]:
     """The numbers of calls at their response tokens, 0 elsewhere; `[trees][N]`."""
     found = [array("f", bytes(4 * len(tree))) for tree in forest.trees]
     for tree, column in zip(forest.trees, found, strict=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from array import array
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from agentlightning.engine import InferenceEngine
 from agentlightning.errors import BudgetExhausted
 from agentlightning.types import Experience, Json, Trajectory
 from lightning_algorithm_lightningrl._advantage import is_flat_group
+from lightning_algorithm_lightningrl._batch import response_column
 from lightning_algorithm_lightningrl._config import LightningRLConfig
 from lightning_algorithm_lightningrl._flow import Flow, PlayedGroup
 from lightning_algorithm_lightningrl._modes import Order
@@ -260,12 +260,10 @@ def _weighted(experience: Experience, weights: Mapping[str, float]) -> Experienc
     """The experience with a factor on the loss of each rollout, in the forest's weights."""
     if experience.forest is None:
         return experience
-    columns = []
-    for tree in experience.forest.trees:
-        weight_N = array("f", bytes(4 * len(tree)))
-        for call in tree.calls:
-            weight_N[call.start : call.stop] = array(
-                "f", [weights[call.rollout_id]] * (call.stop - call.start)
-            )
-        columns.append(weight_N)
-    return replace(experience, forest=experience.forest.with_column("weights", columns))
+    factors = {
+        call.transition_id: [weights[call.rollout_id]] * (call.stop - call.start)
+        for tree in experience.forest.trees
+        for call in tree.calls
+    }
+    column = response_column(experience.forest, factors)
+    return replace(experience, forest=experience.forest.with_column("weights", column))

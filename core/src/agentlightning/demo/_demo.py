@@ -19,7 +19,7 @@ from agentlightning.types import Json, Mode
 _AGENT = Path(__file__).with_name("agent.py")
 _GRADER = "agentlightning.demo.tasks:grade"
 
-_MODEL: dict[str, Json] = {
+MODEL: Mapping[str, Json] = {
     "layers": 2,
     "width": 64,
     "heads": 2,
@@ -30,6 +30,18 @@ _MODEL: dict[str, Json] = {
     "init_std": 0.08,
 }
 """About a hundred thousand parameters: enough to copy numbers and to learn when to use a tool."""
+
+WARM_START: Mapping[str, Json] = {
+    "batch_size": 16,
+    "learning_rate": 3e-3,
+    "prompt_weight": 0.05,
+    "weight_decay": 0.01,
+    "schedule": "wsd",
+    "warmup": 20,
+    "log_every": 20,
+    "checkpoint_every": 500,
+}
+"""How the model is taught from demonstrations, whatever their number."""
 
 _DECODING = 1.0
 """Temperature of the evaluations before and after; a lower one would hide how often the warm start still guesses."""
@@ -127,14 +139,7 @@ def demo_trainer(
     warm_start: dict[str, Json] = {
         "demonstrations": str(demonstrations),
         "steps": size.warm_start_steps,
-        "batch_size": 16,
-        "learning_rate": 3e-3,
-        "prompt_weight": 0.05,
-        "weight_decay": 0.01,
-        "schedule": "wsd",
-        "warmup": 20,
-        "log_every": 20,
-        "checkpoint_every": 500,
+        **WARM_START,
     }
     reinforcement: dict[str, Json] = {
         "updates": size.updates,
@@ -150,7 +155,7 @@ def demo_trainer(
         val=tasks.held_out_tasks(seed, size.held_out_tasks),
         store=f"sqlite:///{directory / 'demo.db'}",
         engine="torch",
-        engine_params={"build": {"corpus": str(demonstrations), **_MODEL}},
+        engine_params={"build": {"corpus": str(demonstrations), **MODEL}},
         graders=[_GRADER],
         observers=observers,
         sampling={Mode.TRAIN: Sampling(temperature=1.0), Mode.VAL: Sampling(temperature=_DECODING)},

@@ -48,12 +48,12 @@ async def solve(task: dict[str, str]) -> str:
             return message.content or ""
         messages.append(cast("ChatCompletionMessageParam", message.model_dump(exclude_none=True)))
         for call in message.tool_calls:
-            result = _use(call.function.name, call.function.arguments) if call.type == "function" else "error"
+            result = use(call.function.name, call.function.arguments) if call.type == "function" else "error"
             messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
     return ""
 
 
-def _use(name: str, arguments: str) -> str:
+def use(name: str, arguments: str) -> str:
     """Runs a tool; what the model got wrong it is told, so that it can try again."""
     if name != TOOL_NAME:
         return "error: no such tool"
