@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 import anthropic
+from anthropic.lib.tools import BetaAsyncFunctionTool, BetaFunctionTool
 
 from agentlightning.agents import Adapter
 from agentlightning.testing import AdapterContract
@@ -18,7 +19,8 @@ class TestAnthropicAdapter(AdapterContract):
         return AnthropicAdapter()
 
     def originals(self) -> Sequence[object]:
-        return [anthropic.Anthropic.request, anthropic.AsyncAnthropic.request]
+        tools = [BetaFunctionTool.call, BetaAsyncFunctionTool.call]
+        return [anthropic.Anthropic.request, anthropic.AsyncAnthropic.request, *tools]
 
     def client(self, base_url: str) -> anthropic.AsyncAnthropic:
         transport = anthropic.DefaultAsyncHttpxClient(

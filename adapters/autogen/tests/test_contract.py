@@ -15,6 +15,7 @@ from autogen_agentchat.conditions import MaxMessageTermination
 from autogen_agentchat.messages import ModelClientStreamingChunkEvent, TextMessage
 from autogen_agentchat.teams import RoundRobinGroupChat
 from autogen_agentchat.teams._group_chat._sequential_routed_agent import SequentialRoutedAgent
+from autogen_core import BaseAgent
 from autogen_core._telemetry import _genai
 from autogen_core.models import ChatCompletionClient, ModelInfo
 from autogen_core.tools import BaseTool, FunctionTool
@@ -49,6 +50,7 @@ class TestAutoGenAdapter(FrameworkContract):
             (AssistantAgent, "on_messages_stream"),
             (AssistantAgent, "_update_model_context_with_memory"),
             (SequentialRoutedAgent, "on_message_impl"),
+            (BaseAgent, "on_message"),
             (ReplayChatCompletionClient, "create"),
             (ReplayChatCompletionClient, "create_stream"),
             (openai.resources.chat.AsyncCompletions, "create"),

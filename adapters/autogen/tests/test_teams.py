@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,8 +26,16 @@ from autogen_agentchat.teams import (
     Swarm,
 )
 from autogen_agentchat.tools import AgentTool
-from autogen_core import CancellationToken, SingleThreadedAgentRuntime
+from autogen_core import (
+    AgentId,
+    CancellationToken,
+    MessageContext,
+    RoutedAgent,
+    SingleThreadedAgentRuntime,
+    message_handler,
+)
 from autogen_core.memory import ListMemory, MemoryContent
+from autogen_core.models import UserMessage
 from autogen_ext.models.openai import OpenAIChatCompletionClient
 
 from agentlightning import semconv
@@ -311,6 +320,40 @@ async def test_agents_of_ones_own_are_accepted(stage: Any) -> None:
         == "3...2...1"
     )
     assert [span.agent for span in stage.of(semconv.OPERATION_AGENT)] == ["countdown"]
+
+
+@dataclass
+class Question:
+    text: str
+
+
+class Expert(RoutedAgent):
+    """An agent as the tutorials of the core write them: it asks the model, or an expert who knows better."""
+
+    def __init__(self, client: Client, better: str = "") -> None:
+        super().__init__("An expert.")
+        self._client, self._better = client, better
+
+    @message_handler
+    async def answer(self, message: Question, ctx: MessageContext) -> Question:
+        asked = [UserMessage(content=message.text, source="user")]
+        said = await self._client.create(asked, cancellation_token=ctx.cancellation_token)
+        if self._better:
+            return await self.send_message(Question(str(said.content)), AgentId(self._better, "default"))
+        return Question(str(said.content))
+
+
+async def test_agents_of_the_core_have_their_calls(stage: Any, model_client: Client) -> None:
+    runtime = SingleThreadedAgentRuntime()
+    await Expert.register(runtime, "junior", lambda: Expert(model_client, "senior"))
+    await Expert.register(runtime, "senior", lambda: Expert(model_client))
+    stage.replies = [ScriptedAnswer(text="perhaps"), ScriptedAnswer(text="surely")]
+    with in_rollout(stage.rollout()):
+        runtime.start()
+        answer = await runtime.send_message(Question("why?"), AgentId("junior", "default"))
+        await runtime.stop_when_idle()
+    assert answer == Question("surely")
+    assert agents_of(stage) == ["junior", "senior"]
 
 
 def test_something_else_is_refused_with_what_is_accepted(stage: Any) -> None:

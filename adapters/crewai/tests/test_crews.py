@@ -191,11 +191,69 @@ def test_tasks_in_threads_keep_their_places(stage: Any) -> None:
     assert len(stage.of(semconv.OPERATION_CHAT)) == 4
 
 
+def test_tasks_of_one_text_are_not_mixed_up(stage: Any) -> None:
+    voters = [writer(), researcher(role="Critic")]
+    votes = [Task(description="Answer {topic}", expected_output="It", agent=one) for one in voters]
+    judge = Task(description="Judge", expected_output="It", agent=voters[0], context=[votes[0]])
+    stage.replies = [ScriptedAnswer(text=text) for text in ("the first", "the second", "judged")]
+    assert run(stage, Crew(agents=voters, tasks=[*votes, judge]), "snow") == "judged"
+    asked = str(stage.asked[2])
+    assert ("the first" in asked, "the second" in asked) == (True, False)
+
+
+def test_a_crew_that_streams_ends_with_its_answer(stage: Any) -> None:
+    stage.script = lambda _: ScriptedAnswer(text="A poem.")
+    one = writer()
+    task = Task(description="Write about {topic}", expected_output="A text", agent=one)
+    team = Crew(agents=[one], tasks=[task], stream=True)
+    assert run(stage, team, "snow") == "A poem."
+    (chat,) = stage.of(semconv.OPERATION_CHAT)
+    assert stage.path(chat)[0] == "invoke_agent Writer"
+    assert chat.attributes["gen_ai.request.stream"] is True
+    assert not getattr(one.llm, "stream", False)
+
+
+def test_a_flow_that_streams_ends_with_its_answer(stage: Any) -> None:
+    stage.script = lambda request: ScriptedAnswer(text="A line.")
+    found = run(stage, PoemFlow(stream=True), {"topic": "snow"})
+    assert (found["topic"], found["lines"]) == ("snow", ["A line."])
+    assert stage.path(stage.one(semconv.OPERATION_CHAT))[-1] == "invoke_workflow PoemFlow"
+
+
 def test_a_tool_that_fails_is_an_error_of_its_span(stage: Any) -> None:
     stage.replies = [call("weather", city="Atlantis"), ScriptedAnswer(text="Sorry.")]
     run(stage, researcher(), "How is it in Atlantis?")
     (used,) = [span for span in stage.of(semconv.OPERATION_TOOL) if span.status is SpanStatus.ERROR]
     assert "no such place" in str(used.error)
+
+
+def test_an_answer_that_does_not_fit_is_no_failure_of_its_agent(stage: Any) -> None:
+    """CrewAI tells of the end of that call twice, and then takes each end for the one of what is around it."""
+
+    @tool("Rhymes")
+    def rhymes(word: str) -> str:
+        """Finds rhymes of a word."""
+        try:
+            llm().call(f"Rhymes of {word}?", response_model=Poem)
+        except ValueError:
+            return "none"
+        return "some"
+
+    poet = Agent(role="Poet", goal="Rhyme on {topic}", backstory="You rhyme.", llm=llm(), tools=[rhymes])
+    task = Task(name="poem", description="Rhyme on {topic}", expected_output="A poem", agent=poet)
+    stage.replies = [
+        call("rhymes", word="snow"),
+        ScriptedAnswer(text="no JSON"),
+        ScriptedAnswer(text="A poem."),
+    ]
+    assert run(stage, Crew(agents=[poet], tasks=[task]), "snow") == "A poem."
+    above = ["invoke_agent Poet", "task poem", "invoke_workflow crew"]
+    chats = stage.of(semconv.OPERATION_CHAT)
+    assert [stage.path(chat) for chat in chats] == [above, ["execute_tool rhymes", *above], above]
+    (used,) = stage.of(semconv.OPERATION_TOOL)
+    assert used.attributes[semconv.TOOL_CALL_RESULT] == "none"
+    assert not any(semconv.CANCELLED in span.attributes for span in stage.spans)
+    assert {span.name for span in stage.spans if span.status is SpanStatus.ERROR} <= {chats[1].name}
 
 
 def test_a_crew_that_fails_is_an_error_all_the_way_up(stage: Any) -> None:

@@ -97,6 +97,19 @@ async def test_a_branch_is_a_decision_of_its_node(stage: Any, how: str) -> None:
     ]
 
 
+def test_branches_without_names_are_told_apart(stage: Any) -> None:
+    builder = StateGraph(MessagesState).add_node("plan", lambda _: {}).add_node("write", lambda _: {})
+    builder.add_edge(START, "plan")
+    builder.add_conditional_edges("plan", lambda _: "write", ["write", END])
+    builder.add_conditional_edges("write", lambda _: "end", {"end": END, "again": "plan"})
+    with in_rollout(stage.rollout()):
+        builder.compile().invoke({"messages": []})
+    decided = [span.attributes for span in stage.of(semconv.OPERATION_DECISION)]
+    names = [found[semconv.DECISION_NAME] for found in decided]
+    assert names == ["plan.branch", "write.branch"]
+    assert [found[semconv.DECISION_CHOICE] for found in decided] == ["write", END]
+
+
 def test_a_subgraphs_nodes_have_their_place_in_it(stage: Any) -> None:
     inner = StateGraph(MessagesState).add_node("search", asking(stage.model())).add_edge(START, "search")
     outer = StateGraph(MessagesState).add_node("research", inner.compile()).add_edge(START, "research")

@@ -12,6 +12,7 @@ from agents import (
     RunConfig,
     Runner,
     custom_span,
+    function_tool,
     set_trace_processors,
     set_tracing_disabled,
     trace,
@@ -22,6 +23,7 @@ from agents.tracing.provider import DefaultTraceProvider
 
 from agentlightning import semconv
 from agentlightning.capture import in_rollout
+from agentlightning.testing import ScriptedAnswer, ScriptedToolCall
 from lightning_adapter_openai_agents import OpenAIAgentsAdapter
 
 
@@ -105,6 +107,32 @@ async def test_in_rollouts_it_captures_though_tracing_is_disabled(
     (span,) = stage.of(semconv.OPERATION_AGENT)
     (chat,) = stage.of(semconv.OPERATION_CHAT)
     assert stage.above(chat).span_id == span.span_id
+
+
+@pytest.mark.parametrize("disabled", [False, True])
+async def test_a_run_that_waited_for_approval_goes_on_below_its_agent(
+    stage: Any, model: Model, listener: Listener, disabled: bool
+) -> None:
+    @function_tool(needs_approval=True)
+    def send(to: str) -> str:
+        """Sends a letter."""
+        return f"sent to {to}"
+
+    set_tracing_disabled(disabled)
+    agent = Agent(name="a", model=model, tools=[send])
+    call = ScriptedToolCall(name="send", arguments={"to": "Ann"})
+    stage.replies = [ScriptedAnswer(tool_calls=(call,))]
+    with in_rollout(stage.rollout()):
+        waiting = await Runner.run(agent, "hi")
+        state = waiting.to_state()
+        state.approve(waiting.interruptions[0])
+        await Runner.run(agent, state)
+    chats = stage.of(semconv.OPERATION_CHAT)
+    assert [stage.above(chat).agent for chat in chats] == ["a", "a"]
+    used = stage.of(semconv.OPERATION_TOOL)[-1]
+    assert used.attributes[semconv.TOOL_CALL_RESULT] == "sent to Ann"
+    assert stage.above(used).agent == "a"
+    assert bool(listener.heard) is not disabled
 
 
 async def test_in_rollouts_it_captures_runs_that_are_not_traced(

@@ -23,11 +23,13 @@ SCOPE: Final = "lightning_adapter_anthropic"
 class AnthropicInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Records calls of models as spans, and points them at the endpoint of the current rollout.
 
-    All of the SDK's ways to call a model, raw, streamed, parsed or beta, come to one method of its client.
+    All of the SDK's ways to call a model, raw, streamed, parsed or beta, come to one method of its client. Functions
+    that it calls as tools are spans, too.
     """
 
     _calls: Calls
     _patched: list[tuple[type, wrapt.FunctionWrapper[..., Any]]]
+    _tools: list[tuple[type, object, object]]
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Versions of the SDK that it knows."""
@@ -35,9 +37,11 @@ class AnthropicInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def _instrument(self, *, tracer_provider: TracerProvider | None = None, **_: object) -> None:
         import anthropic
+        from anthropic.lib.tools import BetaAsyncFunctionTool, BetaFunctionTool
         from anthropic.resources.messages import AsyncMessages, Messages
 
         from lightning_adapter_anthropic._calls import Calls
+        from lightning_adapter_anthropic._tools import Tools
 
         tracer = trace.get_tracer(SCOPE, tracer_provider=tracer_provider, schema_url=semconv.SCHEMA_URL)
         observed = any(is_wrapped(owner.__dict__.get("create")) for owner in (Messages, AsyncMessages))
@@ -47,11 +51,21 @@ class AnthropicInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             patched = wrapt.FunctionWrapper(owner.request, wrapper(owner.request, calls))
             self._patched.append((owner, patched))
             owner.request = patched  # type: ignore[method-assign]
+        self._tools = []
+        tools = Tools(tracer)
+        for kind, call in ((BetaFunctionTool, tools.call), (BetaAsyncFunctionTool, tools.call_async)):
+            original = kind.__dict__["call"]
+            replacement: Any = wrapt.FunctionWrapper(original, call)
+            self._tools.append((kind, original, replacement))
+            kind.call = replacement  # type: ignore[method-assign]
 
     def _uninstrument(self, **_: object) -> None:
         for owner, patched in self._patched:
             if owner.__dict__.get("request") is patched:
                 delattr(owner, "request")  # it was inherited
+        for kind, original, replacement in self._tools:
+            if kind.__dict__.get("call") is replacement:
+                kind.call = original  # type: ignore[attr-defined]
         self._calls.close()
 
 

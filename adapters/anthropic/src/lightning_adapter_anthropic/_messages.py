@@ -43,7 +43,7 @@ def request_attributes(body: Mapping[str, object], *, content: bool) -> Attribut
         found[semconv.REQUEST_MAX_TOKENS] = longest
     if content:
         if system := body.get("system"):
-            found[semconv.SYSTEM_INSTRUCTIONS] = to_text(_parts(system))
+            found[semconv.SYSTEM_INSTRUCTIONS] = to_text(plain_parts(system))
         found[semconv.INPUT_MESSAGES] = to_text(
             [_message(message) for message in _items(body.get("messages"))]
         )
@@ -70,7 +70,11 @@ def response_attributes(message: object, *, content: bool) -> Attributes:
     if isinstance(sampled, int):
         found[semconv.OUTPUT_TOKENS] = sampled
     if content:
-        answer = {"role": "assistant", "parts": _parts(_field(message, "content")), "finish_reason": finish}
+        answer = {
+            "role": "assistant",
+            "parts": plain_parts(_field(message, "content")),
+            "finish_reason": finish,
+        }
         found[semconv.OUTPUT_MESSAGES] = to_text([answer])
     return found
 
@@ -126,13 +130,14 @@ def _finished(block: _Body) -> _Body:
 
 
 def _message(message: object) -> Json:
-    parts = _parts(_field(message, "content"))
+    parts = plain_parts(_field(message, "content"))
     results = [part for part in parts if isinstance(part, dict) and part.get("type") == "tool_call_response"]
     role = "tool" if results and len(results) == len(parts) else _field(message, "role")
     return {"role": role, "parts": parts}
 
 
-def _parts(content: object) -> list[Json]:
+def plain_parts(content: object) -> list[Json]:
+    """Content of a message or of a tool's result in the form of the conventions: a text, or blocks."""
     if isinstance(content, str):
         return [{"type": "text", "content": content}]
     return [_part(block) for block in _items(content)]
@@ -154,7 +159,7 @@ def _part(block: object) -> Json:
             }
         case "tool_result":
             given = _field(block, "content")
-            response = given if isinstance(given, str) else _parts(given)
+            response = given if isinstance(given, str) else plain_parts(given)
             return {"type": "tool_call_response", "id": _field(block, "tool_use_id"), "response": response}
         case _:
             return _plain(block)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, aclosing, nullcontext
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from autogen_agentchat.agents import BaseChatAgent
 from autogen_agentchat.teams._group_chat._base_group_chat_manager import BaseGroupChatManager
-from autogen_core import trace_invoke_agent_span
+from autogen_core import BaseAgent, trace_invoke_agent_span
 from opentelemetry import trace
 from opentelemetry.trace import Tracer
 
@@ -16,6 +16,7 @@ from agentlightning import semconv
 from agentlightning.capture.content import say
 from lightning_adapter_autogen._spans import own_tracer
 
+_OWN: Final = frozenset({"autogen_agentchat", "autogen_core", "autogen_ext"})
 _Args = tuple[Any, ...]
 _Kwargs = dict[str, Any]
 
@@ -74,6 +75,16 @@ async def on_message(
     if not isinstance(agent, BaseGroupChatManager) or not hasattr(agent, "_model_client"):
         return await method(*args, **kwargs)
     with _as_agent(agent._name):
+        return await method(*args, **kwargs)
+
+
+async def on_core_message(
+    method: Callable[..., Awaitable[object]], agent: BaseAgent, args: _Args, kwargs: _Kwargs
+) -> object:
+    """Wraps how agents of the core take a message. The framework's own are containers and managers of teams."""
+    if type(agent).__module__.partition(".")[0] in _OWN:
+        return await method(*args, **kwargs)
+    with _as_agent(agent.id.type):
         return await method(*args, **kwargs)
 
 

@@ -28,6 +28,7 @@ class AutoGenInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     def _instrument(self, *, tracer_provider: TracerProvider | None = None, **_: object) -> None:
         from autogen_agentchat.agents import AssistantAgent
         from autogen_agentchat.teams._group_chat._sequential_routed_agent import SequentialRoutedAgent
+        from autogen_core import BaseAgent
         from autogen_core._telemetry import _genai
         from autogen_core.tools import BaseTool
         from autogen_core.tools._base import BaseStreamTool
@@ -46,6 +47,7 @@ class AutoGenInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         wrap(undo, AssistantAgent, "on_messages_stream", _agents.on_messages_stream)
         wrap(undo, AssistantAgent, "_update_model_context_with_memory", _agents.remembering(tracer))
         wrap(undo, SequentialRoutedAgent, "on_message_impl", _agents.on_message)
+        wrap(undo, BaseAgent, "on_message", _agents.on_core_message)
         _clients.Clients(tracer).wrap_all(undo)
         self._undo = undo
 

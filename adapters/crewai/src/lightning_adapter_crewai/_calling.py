@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from crewai import Agent, Crew, CrewOutput, Flow
 from crewai.lite_agent_output import LiteAgentOutput
+from crewai.types.streaming import CrewStreamingOutput, StreamSession
 
 from agentlightning.calling import conversation, output_data
 from agentlightning.errors import TargetError
@@ -22,7 +23,11 @@ def call(root: object, task: Json) -> Json:
 
 
 def plain(output: object) -> Json:
-    """An output as data."""
+    """An output as data; one that streams is read to its end."""
+    if isinstance(output, CrewStreamingOutput | StreamSession):
+        for _ in output:
+            pass
+        output = output.result
     if isinstance(output, CrewOutput | LiteAgentOutput):
         found = getattr(output, "json_dict", None) or output.pydantic
         return output.raw if found is None else output_data(found)

@@ -41,9 +41,10 @@ class CrewAIInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def _instrument(self, *, tracer_provider: TracerProvider | None = None, **_: object) -> None:
         from crewai.events.event_bus import CrewAIEventsBus
+        from crewai.events.event_context import VALID_EVENT_PAIRS
 
         tracer = trace.get_tracer(SCOPE, tracer_provider=tracer_provider, schema_url=semconv.SCHEMA_URL)
-        self._spans = EventSpans(tracer, content=wanted())
+        self._spans = EventSpans(tracer, content=wanted(), pairs=VALID_EVENT_PAIRS)
         self._undo = ExitStack()
         for name, wrapper in (("emit", _emit(self._spans)), ("aemit", _aemit(self._spans))):
             wrap(self._undo, CrewAIEventsBus, name, wrapper)

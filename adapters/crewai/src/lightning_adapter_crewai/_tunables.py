@@ -126,7 +126,7 @@ def _fresh_agent(agent: BaseAgent) -> BaseAgent:
 
 
 def _fresh_crew(crew: Crew) -> Crew:
-    """`Crew.copy`, and what that leaves out: agents of one role, and agents that only tasks have."""
+    """`Crew.copy`, and what that mixes up or leaves out: agents of one role, tasks of one text, tasks' own agents."""
     members = {id(agent) for agent in (*crew.agents, crew.manager_agent)}
     outsiders = [agent for agent in _agents(crew) if id(agent) not in members]
     agents = [*crew.agents, *outsiders]
@@ -140,6 +140,11 @@ def _fresh_crew(crew: Crew) -> Crew:
         object.__setattr__(other, NAME, agent_name(agent))
     for task, other_task in zip(crew.tasks, twin.tasks, strict=True):
         other_task.agent = twins.get(id(task.agent))
+    other_tasks = {id(task): other for task, other in zip(crew.tasks, twin.tasks, strict=True)}
+    for task, other_task in zip(crew.tasks, twin.tasks, strict=True):
+        if isinstance(task.context, list) and isinstance(other_task.context, list):
+            pairs_of_context = zip(task.context, other_task.context, strict=True)
+            other_task.context = [other_tasks.get(id(one), other) for one, other in pairs_of_context]
     if outsiders:
         twin.agents = twin.agents[: len(crew.agents)]
     return twin

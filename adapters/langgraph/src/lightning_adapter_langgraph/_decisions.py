@@ -16,6 +16,7 @@ from opentelemetry.trace import Tracer
 from agentlightning import semconv
 from lightning_adapter_langchain import ChainEnd, ChainStart, is_agent
 
+_LAMBDA: Final = "<lambda>"
 _FRAMEWORK: Final = frozenset({"langchain", "langgraph"})
 
 
@@ -48,12 +49,13 @@ class Decisions:
             found = end.output if isinstance(end.output, list | tuple) else [end.output]
             self._decide(end, [one for one in found if isinstance(one, Command)])
 
-    def branched(self, branch: BranchSpec, result: object, *, inside: Context | None) -> None:
-        """A conditional edge was followed.
+    def branched(self, branch: BranchSpec, result: object, *, node: str, inside: Context | None) -> None:
+        """A conditional edge was followed. It is called like its function; a lambda's, like the node that it is of.
 
         Args:
             branch: The edge.
             result: What its function returned.
+            node: Name of the node that it leads from.
             inside: OpenTelemetry context of the node; None is the current one.
         """
         function = getattr(branch.path, "func", None) or getattr(branch.path, "afunc", None)
@@ -61,8 +63,9 @@ class Decisions:
             return  # the inside of a ready-made agent: its model decided
         ends = branch.ends or {}
         wanted = result if isinstance(result, list | tuple) else [result]
+        nameless = getattr(function, "__name__", "") == _LAMBDA
         self._record(
-            str(branch.path.get_name()),
+            f"{node}.branch" if nameless else str(branch.path.get_name()),
             options=list(dict.fromkeys(map(str, ends.values()))),
             choice=[one.node if isinstance(one, Send) else str(ends.get(one, one)) for one in wanted],
             inside=inside,

@@ -48,7 +48,9 @@ class LangGraphInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             result = args[2] if len(args) > 2 else kwargs["result"]
             config = args[3] if len(args) > 3 else kwargs["config"]
             found = method(*args, **kwargs)
-            decisions.branched(branch, result, inside=LangChainInstrumentor().context_of(config))
+            node = str((config.get("metadata") or {}).get("langgraph_node", ""))
+            inside = LangChainInstrumentor().context_of(config)
+            decisions.branched(branch, result, node=node, inside=inside)
             return found
 
         self._undo = ExitStack()

@@ -9,7 +9,7 @@ from agents.tracing.config import TracingConfig
 from agents.tracing.processors import BackendSpanExporter, BatchTraceProcessor
 from agents.tracing.provider import SynchronousMultiTracingProcessor, TraceProvider
 from agents.tracing.spans import SpanImpl
-from agents.tracing.traces import TraceImpl
+from agents.tracing.traces import ReattachedTrace, TraceImpl
 
 from agentlightning.capture import current_rollout
 
@@ -62,7 +62,7 @@ class Provider(TraceProvider):
             hidden = getattr(parent or trace, "_processor", None) is self._processor
             made._processor = self._processor if hidden else self._seen_by(made._processor)
             return made
-        if current_rollout() is None or not isinstance(trace, TraceImpl):
+        if current_rollout() is None or not isinstance(trace, TraceImpl | ReattachedTrace):
             return made
         parent_id = span.span_id if isinstance(span, SpanImpl) else None
         return SpanImpl(trace.trace_id, span_id, parent_id, self._processor, span_data, None)
