@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -10,7 +11,7 @@ import anthropic
 import pytest
 from aiohttp import web
 
-from agentlightning.gateway import HttpUpstream
+from agentlightning.gateway import GatewayConfig, HttpUpstream
 from agentlightning.testing import ScriptedAnswer
 
 Serve = Callable[..., AbstractAsyncContextManager[Any]]
@@ -129,6 +130,16 @@ async def test_a_server_that_speaks_chat_alone_is_asked_for_one_token(serve: Ser
         counted = await sdk.messages.count_tokens(model="m", messages=HELLO)
         (asked,) = bench.llm.requests
     assert (counted.input_tokens > 0, asked.json["max_tokens"]) == (True, 1)
+
+
+async def test_a_pause_does_not_count_towards_the_time_that_counting_may_take(serve: Serve) -> None:
+    config = GatewayConfig(call_timeout_s=0.2)
+    async with serve([ScriptedAnswer(text="h")], config=config) as bench, sdk_of(bench) as sdk:
+        async with bench.gateway.paused():
+            counting = asyncio.create_task(sdk.messages.count_tokens(model="m", messages=HELLO))
+            await asyncio.wait([counting], timeout=0.5)
+            assert not counting.done()
+        assert (await counting).input_tokens > 0
 
 
 def test_counting_is_no_wire_that_an_upstream_may_speak() -> None:

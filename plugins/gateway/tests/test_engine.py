@@ -11,8 +11,9 @@ import pytest
 
 from agentlightning.engine import ChatChunk, ChatCompletion, ChatRequest
 from agentlightning.errors import ConfigError, EngineError
+from agentlightning.gateway import GatewayConfig, HttpUpstream, Sampling
 from agentlightning.testing import ScriptedAnswer, ScriptedLLM
-from agentlightning.types import SpanStatus
+from agentlightning.types import Mode, SpanStatus
 
 Serve = Callable[..., AbstractAsyncContextManager[Any]]
 HELLO = [{"role": "user", "content": "hello"}]
@@ -154,6 +155,31 @@ async def test_an_engine_behind_a_url_is_called_there_and_its_version_believed(s
                 await sdk.chat.completions.create(model="x", messages=HELLO)
             assert [span.tokens[0].version for span in (await bench.spans())] == [9, 4]
         assert [request.json["model"] for request in llm.requests] == ["tiny", "tiny"]
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_the_policy_is_sampled_as_it_is_in_training_unless_an_override_says_otherwise(
+    serve: Serve, mode: Mode
+) -> None:
+    config = GatewayConfig(
+        on_policy=Sampling(temperature=1.0, top_p=1.0), sampling={Mode.TRAIN: Sampling(top_p=0.9)}
+    )
+    with ScriptedLLM() as llm:
+        upstreams = {
+            "served": InProcessEngine(endpoints=(llm.base_url,)),
+            "judge": HttpUpstream(base_url=llm.base_url),
+        }
+        async with (
+            serve(upstreams=upstreams, config=config) as bench,
+            bench.sdk(bench.key(mode=mode)) as sdk,
+        ):
+            for model in upstreams:
+                await sdk.chat.completions.create(model=model, messages=HELLO, temperature=0.0)
+        served, judge = (request.json for request in llm.requests)
+    trains = mode is Mode.TRAIN
+    assert served["temperature"] == (1.0 if trains else 0.0)
+    assert judge["temperature"] == 0.0
+    assert served.get("top_p") == judge.get("top_p") == (0.9 if trains else None)
 
 
 async def test_log_probabilities_that_are_not_finite_mark_the_call_incomplete(serve: Serve) -> None:

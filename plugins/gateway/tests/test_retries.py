@@ -5,11 +5,15 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import msgspec
 import openai
 import pytest
 
+from agentlightning.credentials import KeyRing
+from agentlightning.gateway import GatewayConfig, HttpUpstream
 from agentlightning.testing import ScriptedAnswer, ScriptedFault, ScriptedRequest
-from agentlightning.types import Mode
+from agentlightning.types import Mode, Span, SpanStatus
+from lightning_plugin_gateway import create_gateway
 
 Serve = Callable[..., AbstractAsyncContextManager[Any]]
 
@@ -50,6 +54,33 @@ async def test_a_marked_retry_of_another_attempt_or_body_is_a_new_sample(serve: 
         assert await ask(sdk) == "sample 0"
         assert await ask(other, extra_headers=MARK) == "sample 1"
         assert await ask(sdk, temperature=0.5, extra_headers=MARK) == "sample 2"
+
+
+async def test_another_process_answers_a_retry_with_the_newest_of_equal_calls_or_asks_again(
+    serve: Serve,
+) -> None:
+    keys = KeyRing("a secret of the tests")
+    async with serve(counting(), keys=keys) as bench, bench.sdk() as sdk:
+        other = create_gateway(
+            store=bench.store,
+            upstreams={"*": HttpUpstream(base_url=bench.llm.base_url)},
+            config=GatewayConfig(),
+            keys=keys,
+        )
+        await other.start()
+        try:
+            there = sdk.with_options(base_url=other.base_url + "/v1")
+            assert [await ask(sdk), await ask(sdk)] == ["sample 0", "sample 1"]
+            assert await ask(there, extra_headers=MARK) == "sample 1"
+            await bench.store.spans.append([cancelled((await bench.spans())[-1])])
+            assert await ask(there, extra_headers=MARK) == "sample 2"
+        finally:
+            await other.stop()
+
+
+def cancelled(span: Span) -> Span:
+    """A later call that asked the same, whose client left."""
+    return msgspec.structs.replace(span, span_id="0" * 16, sequence=0, status=SpanStatus.UNSET)
 
 
 async def test_a_retry_of_a_call_in_flight_waits_for_its_answer(serve: Serve) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from hashlib import blake2b
 
 import msgspec
@@ -35,6 +36,9 @@ from lightning_plugin_gateway.upstreams import Model
 from lightning_plugin_gateway.wires._wire import Wire
 from lightning_plugin_gateway.wires.responses import Responses
 
+_log = logging.getLogger(__name__)
+_LAST_WORD_S = 5.0
+"""Longest that a client which has stopped reading is waited for once its call is over."""
 _LIMITS = frozenset({"too_many_calls", "too_many_tokens", "too_costly"})
 
 
@@ -79,6 +83,10 @@ class Calls:
             if call.recording:
                 raise
             await self._cancelled(call)
+        except Exception:  # noqa: BLE001 - a bug, or what a plugin raises: the call is recorded all the same
+            _log.exception("a call failed in the gateway itself")
+            message = "the gateway failed; its log has the reason"
+            await self._failed(call, ApiError(500, message, fault="gateway_error"))
         finally:
             self._active.discard(call)
             self._over.set()
@@ -121,7 +129,8 @@ class Calls:
         if call.calls.knows(digest):
             repeated = await call.calls.repeat(digest)
             if repeated:
-                await _repeat(call.exchange, repeated[0], stream=repeated[1])
+                with self._read(call):
+                    await _repeat(call.exchange, repeated[0], stream=repeated[1])
             return bool(repeated)
         if call.caller.observed:
             return False
@@ -132,7 +141,8 @@ class Calls:
         request = call.wire.parse(raw)
         body = replayed(span, request=request, wire=call.wire)
         if body is not None:
-            await _repeat(call.exchange, body, stream=bool(request.get("stream")))
+            with self._read(call):
+                await _repeat(call.exchange, body, stream=bool(request.get("stream")))
         return body is not None
 
     async def _enter(self, call: Call) -> None:
@@ -153,10 +163,11 @@ class Calls:
         asked = call.record.asked
         seen = NativeView(asked).answer(said) if out.native else call.wire.answer(completion, request=asked)
         call.record.response_id = str(seen.get("id") or "")
-        await self._append(call, completion)
         body = msgspec.json.encode(seen)
+        await self._append(call, completion)
         self._answered(call, completion, body)
-        await call.exchange.reply(200, body, call.headers)
+        with self._read(call):
+            await call.exchange.reply(200, body, call.headers)
 
     async def _stream(self, call: Call, model: Model, out: Outgoing) -> None:
         fold = call.fold = StreamFold()
@@ -193,10 +204,11 @@ class Calls:
             answer = call.wire.answer(completion, request=call.record.asked)
             call.record.response_id = str(answer.get("id") or "")
         await self._append(call, completion)
-        await call.begin_events()
         end = b"".join(held) if native and held else writer.end()
         self._answered(call, completion, b"".join([*sent, end]))
-        await call.exchange.send(end, last=True)
+        with self._read(call):
+            await call.begin_events()
+            await call.exchange.send(end, last=True)
 
     @contextmanager
     def _in_time(self, call: Call) -> Iterator[None]:
@@ -204,6 +216,20 @@ class Calls:
         timeout_s = self._config.call_timeout_s
         try:
             with self._alarms.timeout(call.deadline(timeout_s)):
+                yield
+        except TimeoutError:
+            raise _asking.deadline_error(timeout_s) from None
+
+    @contextmanager
+    def _read(self, call: Call) -> Iterator[None]:
+        """Ends the waiting for a client that has stopped reading: it holds neither the gate nor its attempt.
+
+        Raises `ApiError` 504.
+        """
+        timeout_s = self._config.call_timeout_s
+        soonest = self._alarms.loop.time() + _LAST_WORD_S
+        try:
+            with self._alarms.timeout(max(call.deadline(timeout_s), soonest)):
                 yield
         except TimeoutError:
             raise _asking.deadline_error(timeout_s) from None
@@ -269,13 +295,13 @@ class Calls:
         else:
             await self._recorder.append(span, call.caller.grant)
 
-    @staticmethod
-    async def _tell(call: Call, error: ApiError) -> None:
+    async def _tell(self, call: Call, error: ApiError) -> None:
         if call.keep_alive:
             await call.keep_alive.stop()
         if not call.exchange.started:
             raise error
-        await call.exchange.send(call.wire.error_event(error), last=True)
+        with suppress(ApiError), self._read(call):
+            await call.exchange.send(call.wire.error_event(error), last=True)
 
 
 def _event_id(event: Body) -> str:

@@ -47,13 +47,13 @@ class Counting:
         overrides = await self._resources.of(caller, calls)
         model = self._models.chosen(name, overrides.model, caller.grant)
         changes = Changes(model=model.name or overrides.model or name, system=overrides.system)
-        route = CallRoute(
-            rollout_id=caller.grant.rollout_id,
-            attempt_id=caller.grant.attempt_id,
-            deadline=time.monotonic() + self._config.call_timeout_s,
-        )
         await self._gate.enter()
         try:
+            route = CallRoute(
+                rollout_id=caller.grant.rollout_id,
+                attempt_id=caller.grant.attempt_id,
+                deadline=time.monotonic() + self._config.call_timeout_s,
+            )
             count = None
             if _MESSAGES.name in model.wires:
                 headers = exchange.headers(_PASSED_ON)

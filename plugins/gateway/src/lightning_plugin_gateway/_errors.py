@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal
 
 import msgspec
 
@@ -35,6 +37,9 @@ Fault = Literal[
 """Class of a failure: the `code` of its error and the `error.type` of its span."""
 
 
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
+
 class ApiError(Exception):
     """A failure that is told to the client.
 
@@ -44,10 +49,18 @@ class ApiError(Exception):
         fault: Its class.
         retry_after: Value of `Retry-After`; empty for none.
         final: Trying again cannot help: SDKs are told not to.
+        own: What the upstream's own error says beside its message, in OpenAI's form: any of `type`, `param`, `code`.
     """
 
     def __init__(
-        self, status: int, message: str, *, fault: Fault, retry_after: str = "", final: bool = False
+        self,
+        status: int,
+        message: str,
+        *,
+        fault: Fault,
+        retry_after: str = "",
+        final: bool = False,
+        own: Mapping[str, str] = _NOTHING,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -55,12 +68,13 @@ class ApiError(Exception):
         self.fault: Fault = fault
         self.retry_after = retry_after
         self.final = final
+        self.own = own
 
     @property
     def body(self) -> bytes:
         """OpenAI's error form."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
-        error = {"message": self.message, "type": kind, "param": None, "code": self.fault}
+        error = {"message": self.message, "type": kind, "param": None, "code": self.fault, **self.own}
         return msgspec.json.encode({"error": error})
 
     @property

@@ -50,7 +50,7 @@ class Exchange:
     def retried(self) -> bool:
         """An SDK sends this request again because an earlier try failed."""
         count = self.header(b"x-stainless-retry-count")
-        return count.isdecimal() and int(count) > 0
+        return count.isdecimal() and bool(count.strip("0"))
 
     async def body(self, *, limit: int) -> bytes:
         """The request's body.

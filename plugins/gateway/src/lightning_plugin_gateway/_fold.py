@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from agentlightning.types import Json
 from lightning_plugin_gateway._request import Body
 
@@ -47,6 +49,7 @@ class _Choice:
         self._lists: dict[str, list[Json]] = {}
         self._texts: dict[str, list[str]] = {}
         self._calls: dict[int, Body] = {}
+        self._called: Body = {}
         self._prompt: Json = None
         self._token_ids: list[Json] = []
         self._logprobs: list[Json] = []
@@ -76,6 +79,8 @@ class _Choice:
         for name in _LISTS:
             if isinstance(found := delta.get(name), list):
                 self._lists.setdefault(name, []).extend(found)
+        if delta.get("function_call"):  # what came before `tool_calls`
+            self._add_call(self._called, {"function": delta["function_call"]})
         calls = delta.get("tool_calls")
         for place, call in enumerate(calls if isinstance(calls, list) else ()):
             if isinstance(call, dict):
@@ -93,7 +98,7 @@ class _Choice:
         piece = part.get(kind)
         if isinstance(piece, dict) and isinstance(called, dict):
             for name in names:
-                called[name] += piece.get(name) or ""
+                called[name] += _text(piece.get(name))
 
     def whole(self) -> Body:
         message: Body = {"role": "assistant", "content": None}
@@ -102,6 +107,8 @@ class _Choice:
         if self._calls:
             message["tool_calls"] = [self._calls[index] for index in sorted(self._calls)]
             message["content"] = message["content"] or None
+        if self._called:
+            message["function_call"] = self._called["function"]
         choice: Body = {"message": message, "finish_reason": self.finish_reason or None}
         if self._stop_reason is not None:
             choice["stop_reason"] = self._stop_reason
@@ -113,3 +120,10 @@ class _Choice:
             choice["policy_versions"] = self._versions
         choice["logprobs"] = {"content": self._logprobs} if self._logprobs else None
         return choice
+
+
+def _text(value: Json) -> str:
+    """A piece of a tool call; some servers send arguments as what they should be the JSON of."""
+    if isinstance(value, str):
+        return value
+    return msgspec.json.encode(value).decode() if isinstance(value, dict | list) else ""

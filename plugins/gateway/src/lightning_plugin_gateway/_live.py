@@ -11,7 +11,6 @@ from typing import Final
 import msgspec
 
 from agentlightning import semconv
-from agentlightning.errors import StoreError, StoreUnavailable
 from agentlightning.store import AttemptRecord, Record, RolloutRecord, SpanRecord, Store
 from agentlightning.types import (
     Attempt,
@@ -25,6 +24,7 @@ from agentlightning.types import (
     Span,
     SpanStatus,
 )
+from lightning_plugin_gateway._storable import storable
 
 _log = logging.getLogger(__name__)
 PATIENCE_S: Final = 2.0
@@ -74,7 +74,7 @@ class LiveRecorder:
 
     async def append(self, span: Span, *, size_bytes: int) -> None:
         """Returns when the call is kept, or is waiting to be."""
-        waiting = _Waiting(_records(span), size_bytes)
+        waiting = _Waiting(span, size_bytes)
         self._waiting.append(waiting)
         self._size += size_bytes
         self._trim()
@@ -108,7 +108,7 @@ class LiveRecorder:
             batch = [self._waiting[place] for place in range(min(len(self._waiting), _BATCH))]
             try:
                 await self._load(batch)
-            except (StoreUnavailable, TimeoutError) as error:
+            except OSError as error:
                 if not self._away:
                     _log.warning("live calls are kept in memory while the store is away: %s", error)
                 self._away = True
@@ -119,14 +119,17 @@ class LiveRecorder:
 
     async def _load(self, batch: list[_Waiting]) -> None:
         try:
-            await self._store.load([record for waiting in batch for record in waiting.records])
+            await self._store.load([record for waiting in batch for record in waiting.records()])
             self._recorded += self._remove(batch)
-        except StoreUnavailable:
+        except OSError:  # `StoreUnavailable` is one
             raise
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - a store is a plugin: what it makes of one call ends no recording
             if len(batch) > 1:
                 for waiting in batch:
                     await self._load([waiting])
+            elif kept := storable(batch[0].span, error):
+                batch[0].span = kept
+                await self._load(batch)
             else:
                 self._drop(self._remove(batch), f"the store refuses it: {error}")
 
@@ -159,10 +162,11 @@ class LiveRecorder:
 
 
 class _Waiting:
-    __slots__ = ("done", "records", "size_bytes")
+    __slots__ = ("done", "ended_at", "size_bytes", "span")
 
-    def __init__(self, records: list[Record], size_bytes: int) -> None:
-        self.records = records
+    def __init__(self, span: Span, size_bytes: int) -> None:
+        self.span = span
+        self.ended_at = time.time()
         self.size_bytes = size_bytes
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -170,14 +174,17 @@ class _Waiting:
         if not self.done.done():
             self.done.set_result(None)
 
+    def records(self) -> list[Record]:
+        return _records(self.span, ended_at=self.ended_at)
 
-def _records(span: Span) -> list[Record]:
+
+def _records(span: Span, *, ended_at: float) -> list[Record]:
     """A rollout that is over, with one attempt and one span."""
     failure = None
     if span.status is not SpanStatus.OK:
         kind = FailureClass.INFRASTRUCTURE if span.status is SpanStatus.ERROR else FailureClass.CANCELLED
         failure = Failure(kind=kind, message=span.error or "the client left before the end of the answer")
-    began_at, ended_at = span.start_ns / 1e9, time.time()
+    began_at = span.start_ns / 1e9
     said = span.attributes.get(semconv.OUTPUT_MESSAGES)
     rollout = Rollout(
         id=span.rollout_id,

@@ -6,12 +6,13 @@ from hashlib import blake2b
 
 import msgspec
 
-from agentlightning.gateway import GatewayConfig
+from agentlightning.gateway import GatewayConfig, Sampling
 from agentlightning.store import Store
+from agentlightning.types import Mode
 from lightning_plugin_gateway._call import Call
 from lightning_plugin_gateway._history import conversation
 from lightning_plugin_gateway._outgoing import Outgoing, outgoing
-from lightning_plugin_gateway._overrides import Resources
+from lightning_plugin_gateway._overrides import Overrides, Resources
 from lightning_plugin_gateway._request import Body, Changes, body_digest, call_seed, needs_seed
 from lightning_plugin_gateway._wires import WIRES
 from lightning_plugin_gateway.turns import TurnBuilder
@@ -49,10 +50,9 @@ class Preparing:
         overrides = await self._resources.of(call.caller, call.calls)
         model = self._models.chosen(name, overrides.model, grant)
         call.target = overrides.model or name
-        sampling = None if call.caller.observed else self._config.sampling.get(grant.mode)
         changes = Changes(
             model=model.name or call.target,
-            sampling=tuple(one for one in (overrides.sampling, sampling) if one),
+            sampling=() if call.caller.observed else self._sampling(grant.mode, overrides, model),
             system=overrides.system,
             token_ids=model.token_ids,
         )
@@ -69,6 +69,12 @@ class Preparing:
         record.provider = model.provider
         record.chat, record.no_ids = out.chat, out.no_ids
         return model, out
+
+    def _sampling(self, mode: Mode, overrides: Overrides, model: Model) -> tuple[Sampling, ...]:
+        """What is changed in the sampling of an attempt's call, the later ones winning."""
+        trains = mode is Mode.TRAIN and model.is_engine
+        policy = self._config.on_policy if trains else None
+        return tuple(one for one in (policy, overrides.sampling, self._config.sampling.get(mode)) if one)
 
     async def continued(self, call: Call, model: Model, out: Outgoing) -> Outgoing:
         """Builds the prompt of the ids that were generated, where the model takes ids."""

@@ -11,6 +11,7 @@ from agentlightning.gateway import AttemptGrant
 from agentlightning.store import Store
 from agentlightning.types import Span
 from lightning_plugin_gateway._errors import ApiError
+from lightning_plugin_gateway._storable import storable
 
 _TRIES: Final = 3
 _WAIT_S: Final = 0.1
@@ -122,7 +123,11 @@ class Recorder:
                 if failures == _TRIES - 1:
                     message = f"the call could not be recorded: {error}"
                     raise ApiError(503, message, fault="not_recorded", retry_after="1") from error
-            except StoreError as error:
+            except (StoreError, ValueError, TypeError) as error:
+                kept = storable(span, error)
+                if kept is not None:
+                    await self._alone(kept, token)
+                    return
                 message = f"the call cannot be recorded: {error}"
                 raise ApiError(500, message, fault="not_recorded", final=True) from error
             else:

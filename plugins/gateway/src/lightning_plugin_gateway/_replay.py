@@ -18,21 +18,25 @@ _ASKED = ("logprobs", "return_token_ids")
 
 
 async def recorded_answer(digest: str, *, store: Store, attempt_id: str) -> Span | None:
-    """The span of an answered call with that digest, if the store has one and can be asked."""
+    """The span of the newest call with that digest, if it was answered, and the store has it and can be asked.
+
+    Earlier calls that were asked the same are samples of their own: their answers are no answer to this one.
+    """
     query = SpanQuery(attempt_ids=(attempt_id,), operations=(semconv.OPERATION_CHAT,))
     cursor: str | None = None
+    newest: Span | None = None
     for _ in range(_SPANS_READ // _PAGE):
         try:
             page = await store.spans.page(query, limit=_PAGE, cursor=cursor)
         except StoreError:
             return None
         for span in page.items:
-            if span.attributes.get(semconv.REQUEST_DIGEST) == digest and span.status is SpanStatus.OK:
-                return span
+            if span.attributes.get(semconv.REQUEST_DIGEST) == digest:
+                newest = span
         cursor = page.cursor
         if cursor is None:
-            return None
-    return None
+            break
+    return newest if newest and newest.status is SpanStatus.OK else None
 
 
 def replayed(span: Span, *, request: Body, wire: Wire) -> bytes | None:

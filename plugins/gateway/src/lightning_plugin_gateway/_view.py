@@ -26,8 +26,8 @@ class ClientView:
         """A chunk of a streamed answer; None if nothing is left of it."""
         seen = self._strip(chunk)
         if not self._usage:
-            seen.pop("usage", None)
-            if not seen.get("choices") and "choices" in seen:
+            told = seen.pop("usage", None)
+            if not seen.get("choices") and (told or "choices" in seen):
                 return None
         return seen
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from typing import Any
@@ -266,6 +267,21 @@ async def test_an_incomplete_call_is_not_continued(start: Start) -> None:
     assert labels == {"agl.turn": "first"}
     following = {"messages": [*request["messages"], answer, {"role": "user", "content": "c"}]}
     assert (await talk.turns.prepare(following, attempt_id="attempt", model="toy")).turn is None
+
+
+async def test_attempts_of_which_nothing_is_remembered_take_no_memory(start: Start) -> None:
+    def memories() -> int:
+        gc.collect()
+        return sum(type(found).__name__ == "TurnMemory" for found in gc.get_objects())
+
+    talk, before = start(), memories()
+    request: dict[str, Json] = {"messages": [{"role": "user", "content": "a"}]}
+    broken = talk.record([1], []).__class__(incomplete="no ids")
+    for number in range(50):
+        prepared = await talk.turns.prepare(request, attempt_id=f"attempt {number}", model="toy")
+        answered = {"choices": [{"message": {"role": "assistant", "content": "b"}}]}
+        talk.turns.observe(prepared, answered, tokens=[broken])
+    assert memories() <= before
 
 
 @pytest.mark.parametrize("error", [ConfigError("no such role"), RuntimeError("a bug")])

@@ -150,7 +150,7 @@ class TurnBuilder:
             tokens: The record of each choice, in order.
         """
         prompt = tokens[0].prompt if tokens else b""
-        memory = self._memory(prepared.attempt_id)
+        memory = self._memories.get(prepared.attempt_id) or TurnMemory()
         labels = _labels(prepared, prompt, memory)
         before = memory.size
         choices = completion.get("choices")
@@ -164,6 +164,9 @@ class TurnBuilder:
                     response=record.response,
                     follows=prepared.turn,
                 )
+        if len(memory):  # attempts of which there is nothing to remember take no room, however many there are
+            self._memories[prepared.attempt_id] = memory
+            self._memories.move_to_end(prepared.attempt_id)
         self._size += memory.size - before
         while self._size > self._max_bytes:
             self._size -= self._memories.popitem(last=False)[1].size
@@ -194,13 +197,6 @@ class TurnBuilder:
             if before:
                 await before.close()
         return target
-
-    def _memory(self, attempt_id: str) -> TurnMemory:
-        memory = self._memories.get(attempt_id)
-        if memory is None:
-            memory = self._memories[attempt_id] = TurnMemory()
-        self._memories.move_to_end(attempt_id)
-        return memory
 
 
 def _lifted(completion: dict[str, Json]) -> dict[str, Json]:

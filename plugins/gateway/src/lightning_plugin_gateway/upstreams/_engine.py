@@ -29,6 +29,7 @@ class EngineModel:
 
     provider = "agentlightning"
     token_ids = True
+    is_engine = True
 
     def __init__(self, engine: InferenceEngine, *, policy: HttpPolicy) -> None:
         self._engine = engine

@@ -66,7 +66,9 @@ class Events:
         return None
 
     def _take(self, data: bytes) -> None:
-        if data == DONE:
+        if not data or data.isspace():  # keeps a connection alive
+            return
+        if data.strip() == DONE:
             self._complete = True
             return
         event = decoded(data, answer=self._answer)
@@ -81,7 +83,7 @@ class Events:
         if last is None:
             return []
         try:
-            return [last] if last == DONE or _decoder.decode(last) is not None else []
+            return [last] if last.strip() == DONE or _decoder.decode(last) is not None else []
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return []
 

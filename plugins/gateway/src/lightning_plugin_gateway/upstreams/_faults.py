@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -19,6 +20,8 @@ _LONGEST_EXCERPT = 300
 _LONGEST_SCANNED = 4096
 _LONGEST_WAIT_S = 86_400.0
 _ABOUT_THE_REQUEST = frozenset({400, 404, 413, 422})
+_OWN = ("type", "param", "code")
+_NAME = re.compile(r"[\w.\[\]-]{1,120}", re.ASCII)
 _STATUS_OF_TYPE = {"invalid_request_error": 400, "not_found_error": 404, "request_too_large": 413}
 
 
@@ -77,13 +80,14 @@ def late_error() -> ApiError:
 
 def answer_fault(raw: bytes, *, secrets: Iterable[str] = ()) -> UpstreamFault:
     """A 200 that is no answer of its wire: HTML, truncated JSON, an error."""
-    told, status = _told(raw)
+    told, status, own = _told(raw)
     if told:
         error = ApiError(
             status,
             f"the upstream failed: {_without(told, secrets)}",
             fault="upstream_error",
             final=status < 500,
+            own=_passed_on(own, secrets) if status < 500 else {},
         )
         return UpstreamFault(error, sick=status >= 500)
     excerpt = _without(raw[:_LONGEST_SCANNED].decode("utf-8", "replace"), secrets)[:80]
@@ -96,7 +100,8 @@ def status_fault(
 ) -> UpstreamFault:
     """An answer with another status than 200; secrets are cut out of what it says."""
     kind = headers.get("content-type", "something").partition(";")[0]
-    told = _without(_told(raw)[0] or f"{kind} of {len(raw)} bytes", secrets)
+    said, _, own = _told(raw)
+    told = _without(said or f"{kind} of {len(raw)} bytes", secrets)
     if status in (401, 403):
         message = (
             f"the upstream refused the gateway's own key with {status}; check the variable that holds it"
@@ -113,6 +118,7 @@ def status_fault(
         fault="upstream_error",
         retry_after=str(ceil(wait_s)) if wait_s else "",
         final=status in _ABOUT_THE_REQUEST,
+        own=_passed_on(own, secrets) if status < 500 else {},
     )
     return UpstreamFault(
         error,
@@ -146,21 +152,35 @@ def _without(text: str, secrets: Iterable[str]) -> str:
     return text[:_LONGEST_EXCERPT]
 
 
-def _told(raw: bytes) -> tuple[str, int]:
-    """The message of an error in OpenAI's or Anthropic's form, or in the flat form of some servers; and its status."""
+def _passed_on(own: Mapping[str, Json], secrets: Iterable[str]) -> dict[str, str]:
+    """What agents tell errors about their requests apart by, such as the code `context_length_exceeded`."""
+    known = [secret for secret in secrets if secret]
+    return {
+        name: value
+        for name in _OWN
+        if isinstance(value := own.get(name), str)
+        and _NAME.fullmatch(value)
+        and not any(secret in value for secret in known)
+    }
+
+
+def _told(raw: bytes) -> tuple[str, int, Mapping[str, Json]]:
+    """The message of an error in OpenAI's, Anthropic's or FastAPI's form, or flat; its status; and the error."""
     try:
         body = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return "", 502
+        return "", 502, {}
     if not isinstance(body, dict):
-        return "", 502
+        return "", 502, {}
     error = body.get("error") or body
     if isinstance(error, str):
-        return error, 502
-    message = error.get("message") if isinstance(error, dict) else None
-    if not isinstance(message, str):
-        return "", 502
-    return message, _status(error)
+        return error, 502, {}
+    if not isinstance(error, dict):
+        return "", 502, {}
+    message = error.get("message", error.get("detail"))
+    if isinstance(message, list | dict):  # what is wrong with which field
+        message = msgspec.json.encode(message).decode()
+    return (message, _status(error), error) if isinstance(message, str) else ("", 502, {})
 
 
 def _status(error: dict[str, Json]) -> int:

@@ -32,6 +32,8 @@ Try = Callable[[Lease], Awaitable[Result]]
 class HttpModel:
     """Calls one upstream: several servers of the same model and weights."""
 
+    is_engine = False
+
     def __init__(
         self,
         upstream: HttpUpstream,

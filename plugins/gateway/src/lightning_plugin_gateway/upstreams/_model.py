@@ -51,6 +51,11 @@ class Model(Protocol):
         ...
 
     @property
+    def is_engine(self) -> bool:
+        """It is the run's own engine, and no model of somebody else's."""
+        ...
+
+    @property
     def wires(self) -> frozenset[str]:
         """Protocols that it speaks."""
         ...

@@ -47,7 +47,7 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
             return False
         if self.answer != "choices":
             return isinstance(body.get("type"), str)
-        return not body.get("error") and isinstance(body.get("choices", []), list)
+        return not body.get("error") and isinstance(body.get("choices"), list | None)
 
     def is_last(self, event: Body) -> bool:
         """Whether an event ends its stream."""

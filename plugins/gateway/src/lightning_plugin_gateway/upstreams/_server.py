@@ -87,6 +87,7 @@ class Answer:
         self._server = server
         self._response = response
         self._watch = watch
+        self._size = 0
 
     @property
     def is_events(self) -> bool:
@@ -98,14 +99,15 @@ class Answer:
         watch = self._watch
         if not self._response.waits:
             watch.heard()
-            return self._response.take_all()
+            return self._counted(self._response.take_all())
         watch.begin()
         try:
-            return await self._response.readany()
+            part = await self._response.readany()
         except ConnectionBroken as error:
             raise watch.fault or broken(error) from error
         finally:
             watch.heard()
+        return self._counted(part)
 
     async def read(self, *, most: int = _LARGEST_ANSWER) -> bytes:
         """All of it. Raises `UpstreamFault`."""
@@ -117,6 +119,12 @@ class Answer:
                 raise answer_fault(part, secrets=self.secrets)
             parts.append(part)
         return b"".join(parts)
+
+    def _counted(self, part: bytes) -> bytes:
+        self._size += len(part)
+        if self._size > _LARGEST_ANSWER:
+            raise answer_fault(f"more than {_LARGEST_ANSWER} bytes".encode(), secrets=self.secrets)
+        return part
 
     def finish(self) -> None:
         """Closes it after the end that its wire knows: the connection is used again, if its body ends too."""

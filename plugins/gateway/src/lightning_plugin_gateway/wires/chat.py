@@ -14,6 +14,7 @@ from lightning_plugin_gateway._request import (
     parse_object,
 )
 from lightning_plugin_gateway._view import ClientView
+from lightning_plugin_gateway.wires._narrow import as_object, as_objects
 from lightning_plugin_gateway.wires._sse import DONE, data_event, openai_error, openai_error_event
 from lightning_plugin_gateway.wires._wire import Body
 
@@ -104,7 +105,39 @@ class DataEvents:
 class ChatChunks:
     """See `ChunkReader`."""
 
-    @staticmethod
-    def add(event: Body) -> list[Body]:
+    def __init__(self) -> None:
+        self._places: dict[int, _CallPlaces] = {}
+
+    def add(self, event: Body) -> list[Body]:
         """The chunk itself."""
+        choices = event.get("choices")
+        for place, choice in enumerate(choices if isinstance(choices, list) else ()):
+            delta = choice.get("delta") if isinstance(choice, dict) else None
+            if isinstance(delta, dict) and delta.get("tool_calls"):
+                index = choice.get("index")
+                known = self._places.setdefault(index if isinstance(index, int) else place, _CallPlaces())
+                for call in as_objects(delta["tool_calls"]):
+                    known.put(call)
         return [event]
+
+
+class _CallPlaces:
+    """Where the tool calls of a choice stand: some servers leave out their `index`, or say 0 for each."""
+
+    def __init__(self) -> None:
+        self._begun: dict[tuple[int | None, str], int] = {}
+        self._last: dict[int | None, int] = {}
+
+    def put(self, call: Body) -> None:
+        """Corrects the index of a call, or of a fragment of one, if another call has it."""
+        index, ident = call.get("index"), call.get("id")
+        said = index if isinstance(index, int) else None
+        if isinstance(ident, str) and ident and as_object(call.get("function")).get("name"):
+            self._last[said] = self._begun.setdefault((said, ident), self._free(said))
+        found = self._last.get(said, said)
+        if found is not None and found != index:
+            call["index"] = found
+
+    def _free(self, said: int | None) -> int:
+        taken = self._begun.values()
+        return said if said is not None and said not in taken else max(taken, default=-1) + 1

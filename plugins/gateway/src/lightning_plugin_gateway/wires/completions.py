@@ -133,7 +133,7 @@ class TextEvents:
         self._request = request
         self._usage = isinstance(options, dict) and bool(options.get("include_usage"))
         self._echoed = _echoed(request)
-        self._begun: set[object] = set()
+        self._begun: set[int] = set()
 
     def add(self, chunk: Body) -> bytes:
         """The event of a chunk, unless nothing is left of it."""
@@ -142,7 +142,7 @@ class TextEvents:
             seen.pop("usage", None)
         choices = []
         for choice in as_objects(chunk.get("choices")):
-            index = choice.get("index", 0)
+            index = _place(choice)
             echoed = () if index in self._begun else self._echoed
             self._begun.add(index)
             delta = choice.get("delta")
@@ -209,8 +209,7 @@ def _frame(completion: Body, request: Body) -> Body:
 def _text_choice(choice: Body, request: Body, echoed: Sequence[str]) -> Body:
     message = choice.get("message")
     content = message.get("content") if isinstance(message, dict) else None
-    index = choice.get("index")
-    place = index if isinstance(index, int) else 0
+    place = _place(choice)
     count = request.get("n")
     prompt = place // (count if isinstance(count, int) else 1)
     text = (echoed[prompt] if prompt < len(echoed) else "") + (content if isinstance(content, str) else "")
@@ -225,6 +224,11 @@ def _text_choice(choice: Body, request: Body, echoed: Sequence[str]) -> Body:
     if request.get("return_token_ids"):
         seen.update({name: choice[name] for name in ("token_ids", "prompt_token_ids") if name in choice})
     return seen
+
+
+def _place(choice: Body) -> int:
+    index = choice.get("index")
+    return index if isinstance(index, int) and index >= 0 else 0
 
 
 def _text_logprobs(logprobs: Json, *, most: Json) -> Json:
@@ -257,17 +261,16 @@ def _chat_choice(choice: Body, kind: str) -> Body:
     ids, logprobs, text = choice.get("token_ids"), choice.get("logprobs"), choice.get("text")
     values = logprobs.get("token_logprobs") if isinstance(logprobs, dict) else None
     names = logprobs.get("tokens") if isinstance(logprobs, dict) else None
-    prompt = choice.get("prompt_token_ids")
+    given = choice.get("prompt_token_ids")
+    prompt = given if isinstance(given, list) else []
     seen: Body = {
         name: choice[name] for name in ("index", "finish_reason", "prompt_token_ids") if name in choice
     }
     seen[kind] = {"role": "assistant", "content": text} if kind == "message" else {"content": text}
     # The prompt is echoed if its first token has no log-probability: it is not part of what was sampled.
-    echoed = (
-        len(prompt) if isinstance(prompt, list) and isinstance(values, list) and values[:1] == [None] else 0
-    )
+    echoed = len(prompt) if isinstance(values, list) and values[:1] == [None] else 0
     if isinstance(ids, list):
-        seen["token_ids"] = ids[echoed:] if ids[:echoed] == (prompt or [])[:echoed] else ids  # type: ignore[index]
+        seen["token_ids"] = ids[echoed:] if ids[:echoed] == prompt[:echoed] else ids
     if isinstance(values, list):
         told = names if isinstance(names, list) and len(names) == len(values) else [""] * len(values)
         pairs = list(zip(told, values, strict=True))[echoed:]
