@@ -1,4 +1,4 @@
-"""Trains a tiny model for some steps, whole and with adapters: `program_of_ranks.py MODEL FOLDER`, under torchrun."""
+"""Trains a tiny model for some steps, in each of `KINDS`: `program_of_ranks.py MODEL FOLDER`, under torchrun."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from pathlib import Path
 
 import torch
 
-from agentlightning.engine import Backend, LossInput, LossSpec, OptimizerConfig
+from agentlightning.engine import (
+    Backend,
+    LossInput,
+    LossSpec,
+    OptimizerConfig,
+    ReferenceLearner,
+    ValueLearner,
+)
 from agentlightning.errors import NumericalError
 from agentlightning.types import Call, TokenForest, TokenTree
 from lightning_plugin_torch import create_backend
@@ -23,6 +30,20 @@ Loss = tuple[torch.Tensor, dict[str, torch.Tensor]]
 TOKENS = LossSpec(name="by_token", target="program_of_ranks:by_token")
 ROLLOUTS = LossSpec(name="by_rollout", target="program_of_ranks:by_rollout", inputs=(LossInput.ROLLOUTS,))
 BROKEN = LossSpec(name="broken", target="program_of_ranks:broken")
+VALUED = (LossInput.VALUES, LossInput.OLD_VALUES, LossInput.RETURNS)
+TOKEN_VALUES = LossSpec(name="valued", target="program_of_ranks:valued_by_token", inputs=VALUED)
+ROLLOUT_VALUES = LossSpec(
+    name="valued", target="program_of_ranks:valued_by_rollout", inputs=(*VALUED, LossInput.ROLLOUTS)
+)
+
+PLAIN, CRITIC = (TOKENS, ROLLOUTS, TOKENS), (TOKEN_VALUES, ROLLOUT_VALUES, TOKENS, TOKEN_VALUES)
+KINDS: dict[str, tuple[dict[str, object], tuple[LossSpec, ...]]] = {
+    "whole": ({}, PLAIN),
+    "lora": ({"lora": {"rank": 4}}, PLAIN),
+    "critic": ({"value_head": {}, "lora": {"rank": 4}}, CRITIC),
+    "attached": ({"value_head": {"attached": True}, "reference": True, "checkpointing": True}, CRITIC),
+}
+"""Options of the learner, and the losses of its steps."""
 
 
 def by_token(logprobs_T: torch.Tensor, **columns: torch.Tensor) -> Loss:
@@ -36,6 +57,26 @@ def by_rollout(logprobs_T: torch.Tensor, **columns: torch.Tensor) -> Loss:
     sum_U = torch.zeros_like(count_U).index_add(0, unit_T, logprobs_T - columns["old_logprobs_T"])
     ratio_T = (sum_U / count_U).clamp(-3, 3).exp()[unit_T]
     return -(columns["weights_T"] * ratio_T * columns["advantages_T"]).sum(), {"ratio": ratio_T}
+
+
+def valued_by_token(logprobs_T: torch.Tensor, **columns: torch.Tensor) -> Loss:
+    policy, metrics = by_token(logprobs_T, **columns)
+    return _valued(policy, metrics, columns)
+
+
+def valued_by_rollout(logprobs_T: torch.Tensor, **columns: torch.Tensor) -> Loss:
+    """Values of a whole rollout are in one number, beside its log-probabilities."""
+    policy, metrics = by_rollout(logprobs_T, **columns)
+    _, unit_T = columns["rollouts_T"].unique(return_inverse=True)
+    sum_U = torch.zeros(int(unit_T.max()) + 1).index_add(0, unit_T, columns["values_T"])
+    return _valued(policy + 0.01 * (sum_U**2).sum(), metrics, columns)
+
+
+def _valued(policy: torch.Tensor, metrics: dict[str, torch.Tensor], columns: dict[str, torch.Tensor]) -> Loss:
+    values_T, old_T, returns_T = (columns[name] for name in ("values_T", "old_values_T", "returns_T"))
+    clipped_T = old_T + (values_T - old_T).clamp(-0.2, 0.2)
+    loss_T = torch.maximum((values_T - returns_T) ** 2, (clipped_T - returns_T) ** 2) / 2
+    return policy + (columns["weights_T"] * loss_T).sum(), metrics | {"value": values_T}
 
 
 def broken(logprobs_T: torch.Tensor, **_: torch.Tensor) -> Loss:
@@ -71,35 +112,49 @@ def forest(*, seed: int) -> TokenForest:
                 versions=array("i", [0] * len(ids)),
                 advantages=array("f", [draw.gauss(0, 1) * on for on in trained]),
                 weights=array("f", [draw.random() * on for on in trained]),
+                values=array("f", [draw.gauss(0, 1) * on for on in trained]),
+                returns=array("f", [draw.gauss(0, 1) * on for on in trained]),
                 calls=tuple(calls),
             )
         )
     return TokenForest(trees=tuple(trees))
 
 
-async def train(backend: Backend, folder: Path) -> dict[str, object]:
+async def said(backend: Backend) -> list[list[list[float]]]:
+    """Log-probabilities of a forest, also those of a reference if there is one, and values if there is a head."""
+    learner, given = backend.learner, forest(seed=9)
+    assert learner is not None
+    found = [await learner.logprobs(given)]
+    if isinstance(learner, ReferenceLearner):
+        found.append(await learner.reference_logprobs(given))
+    if isinstance(learner, ValueLearner):
+        found.append(await learner.values(given))
+    return found
+
+
+async def train(backend: Backend, folder: Path, *, losses: tuple[LossSpec, ...]) -> dict[str, object]:
     """Steps with losses by token and by rollout, a state saved and loaded, a loss that is not finite."""
     learner = backend.learner
     assert learner is not None
     await backend.engine.start()
     metrics: list[dict[str, float]] = []
     try:
-        for step, loss in enumerate((TOKENS, ROLLOUTS, TOKENS)):
+        for step, loss in enumerate(losses):
             metrics.append(await learner.forward_backward(forest(seed=step), loss))
             metrics.append(await learner.optim_step(OptimizerConfig(learning_rate=1e-2, weight_decay=0.1)))
         (folder / "state").mkdir()
         await learner.save_state(folder / "state")
-        expected = await learner.logprobs(forest(seed=9))
-        await learner.forward_backward(forest(seed=10), TOKENS)
+        expected = await said(backend)
+        await learner.forward_backward(forest(seed=10), losses[0])
         await learner.optim_step(OptimizerConfig(learning_rate=1e-2))
         await learner.load_state(folder / "state")
-        if await learner.logprobs(forest(seed=9)) != expected:
+        if await said(backend) != expected:
             raise AssertionError("a state that was loaded is not what was saved")
         try:
             await learner.forward_backward(forest(seed=11), BROKEN)
         except NumericalError as error:
             broken = str(error)
-        metrics.append(await learner.forward_backward(forest(seed=12), TOKENS))
+        metrics.append(await learner.forward_backward(forest(seed=12), losses[0]))
         metrics.append(await learner.optim_step(OptimizerConfig(learning_rate=1e-2)))
         answer = await backend.engine.chat(
             {
@@ -113,17 +168,22 @@ async def train(backend: Backend, folder: Path) -> dict[str, object]:
         await learner.save_model(folder / "model")
     finally:
         await backend.engine.stop()
-    return {"metrics": metrics, "logprobs": expected, "answer": answer["choices"], "broken": "nan" in broken}
+    return {"metrics": metrics, "said": expected, "answer": answer["choices"], "broken": "nan" in broken}
+
+
+def start(model: str, folder: Path, *, ranks: int, options: dict[str, object]) -> Backend:
+    """A backend whose batches are several micro-batches."""
+    given = {"model": model, "ranks": ranks, "micro_batch_tokens": 30, **options}
+    return create_backend(given, seed=0, directory=folder)
 
 
 async def lead(model: str, folder: Path, *, ranks: int) -> dict[str, dict[str, object]]:
-    """Trains whole weights and adapters, and says what came out."""
+    """Trains each kind, and says what came out."""
     found = {}
-    for kind, lora in (("whole", None), ("lora", {"rank": 4})):
-        options = {"model": model, "ranks": ranks, "micro_batch_tokens": 30, "lora": lora}
+    for kind, (own, losses) in KINDS.items():
         (folder / kind).mkdir(parents=True)
-        backend = create_backend(options, seed=0, directory=folder / kind)
-        found[kind] = await train(backend, folder / kind)
+        backend = start(model, folder / kind, ranks=ranks, options=own)
+        found[kind] = await train(backend, folder / kind, losses=losses)
     return found
 
 

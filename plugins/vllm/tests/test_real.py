@@ -70,11 +70,13 @@ async def greet(task: str) -> float:
     return sum(character.isalpha() for character in said) / max(len(said), 1)
 
 
-async def train(tmp_path: Path, corpus: Path, **options: object) -> tuple[agl.TrainingResult, list[Span]]:
+async def train(
+    tmp_path: Path, corpus: Path, *, params: dict[str, object] | None = None, **options: object
+) -> tuple[agl.TrainingResult, list[Span]]:
     trainer = agl.Trainer(
         greet,
         algorithm="lightningrl",
-        params=STEPS,
+        params=STEPS | (params or {}),
         train=TASKS,
         store=f"sqlite:///{tmp_path / 'run.db'}",
         engine="vllm",
@@ -120,6 +122,26 @@ async def test_whole_weights_are_trained_through_the_gateway(tmp_path: Path, cor
     result, spans = await train(tmp_path, corpus, update="in-place")
     assert_all_is_captured(spans)
     assert_learner_and_sampler_agree(result)
+
+
+async def test_a_critic_is_trained_beside_servers_that_know_nothing_of_it(
+    tmp_path: Path, corpus: Path
+) -> None:
+    advantage = {"name": "token_gae", "value_learning_rate": 1e-2}
+    result, spans = await train(
+        tmp_path,
+        corpus,
+        params={"advantage": advantage, "kl": {"coefficient": 0.01}},
+        learner={"lora": {"rank": 8}, "value_head": {"attached": True}},
+    )
+    assert_all_is_captured(spans)
+    assert_learner_and_sampler_agree(result)
+    found = {(point.name, point.step): point.value for point in result.history}
+    assert found["critic/values/max", 0] == 0.0  # a head of zeros
+    for step in range(1, STEPS["updates"]):
+        assert found["critic/values/mean", step] != 0.0
+        assert found["critic/grad_norm", step] > 0
+        assert found["critic/vpred_mean", step] == pytest.approx(found["critic/values/mean", step], abs=EXACT)
 
 
 @pytest.fixture

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
-from agentlightning.engine import LossSpec, OptimizerConfig
+from agentlightning.engine import LossInput, LossSpec, OptimizerConfig, ReferenceLearner, ValueLearner
 from agentlightning.errors import ConfigError, EngineError, StoreUnavailable
-from agentlightning.types import TokenForest, TokenTree
+from agentlightning.types import Call, TokenForest, TokenTree
 
 LORA = {"learner": {"lora": {"rank": 2}}}
 LOSS = LossSpec(name="likelihood", target="losses_of_vllm_tests:likelihood")
+VALUES = LossSpec(name="values", target="losses_of_vllm_tests:values", inputs=(LossInput.VALUES,))
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +30,10 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> None:
     def likelihood(logprobs_T: Any, **columns: Any) -> Any:
         return -(columns["weights_T"] * logprobs_T).sum(), {}
 
-    module.likelihood = likelihood  # type: ignore[attr-defined]
+    def values(logprobs_T: Any, *, values_T: Any, **columns: Any) -> Any:
+        return ((values_T - 1) ** 2 - columns["weights_T"] * logprobs_T).sum(), {}
+
+    module.likelihood, module.values = likelihood, values  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
@@ -44,13 +49,13 @@ def forest() -> TokenForest:
         versions=array("i", [0] * 5),
         advantages=zeros,
         weights=array("f", [0.0, 0.0, 0.0, 1.0, 1.0]),
-        calls=(),
+        calls=(Call(transition_id="t", rollout_id="r", prompt_node=2, start=3, stop=5),),
     )
     return TokenForest(trees=(tree,))
 
 
-async def step(backend: Any) -> None:
-    await backend.learner.forward_backward(forest(), LOSS)
+async def step(backend: Any, loss: LossSpec = LOSS) -> None:
+    await backend.learner.forward_backward(forest(), loss)
     await backend.learner.optim_step(OptimizerConfig(learning_rate=1e-2))
 
 
@@ -280,3 +285,65 @@ async def test_adapters_of_a_full_disk_are_not_half_there(
 def test_a_rank_that_no_server_takes_is_refused(lab: Any) -> None:
     with pytest.raises(ConfigError, match="rank is 600"):
         lab.backend(learner={"lora": {"rank": 600}})
+
+
+@pytest.mark.parametrize(("attached", "lora"), [(True, None), (False, {"rank": 2})])
+async def test_a_value_head_is_trained_and_saved_here_and_never_reaches_a_server(
+    lab: Any, tmp_path: Path, attached: bool, lora: dict[str, object] | None
+) -> None:
+    learner = {"value_head": {"attached": attached}, "lora": lora}
+    backend, plain = await lab.start(learner=learner), await lab.start(learner={"lora": lora})
+    assert isinstance(backend.learner, ValueLearner)
+    assert await backend.learner.values(forest()) == [[0.0] * 5]
+    for _ in range(2):
+        await step(backend, VALUES)
+        await step(plain)
+        await asyncio.gather(backend.learner.publish(), plain.learner.publish())
+    given, expected = [await served(lab, one, lora=lora) for one in (backend, plain)]
+    await backend.learner.save_model(tmp_path / "model")
+    await plain.learner.save_model(tmp_path / "plain")
+    for one, other in ((given, expected), (tmp_path / "model", tmp_path / "plain")):
+        assert names(one) == names(other)
+        for file in (name for name in names(one) if name.endswith(".safetensors")):
+            assert load_file(one / file).keys() == load_file(other / file).keys()
+    values = await backend.learner.values(forest())
+    assert values[0][:3] == [0.0] * 3
+    assert all(values[0][3:])
+    (tmp_path / "state").mkdir()
+    await backend.learner.save_state(tmp_path / "state")
+    await step(backend, VALUES)
+    assert await backend.learner.values(forest()) != values
+    resumed = await lab.start(learner=learner)
+    for one in (backend, resumed):
+        await one.learner.load_state(tmp_path / "state")
+        assert await one.learner.values(forest()) == values
+    for one in (backend, resumed):
+        await step(one, VALUES)
+    assert await resumed.learner.values(forest()) == await backend.learner.values(forest())
+
+
+async def served(lab: Any, backend: Any, *, lora: object) -> Path:
+    """What a server was given."""
+    state = await lab.state(backend)
+    return Path(next(iter(state["adapters"].values())) if lora else state["weights"])
+
+
+def test_the_learner_does_what_its_options_say(lab: Any) -> None:
+    def kinds(**learner: object) -> tuple[bool, bool]:
+        made = lab.backend(learner=learner).learner
+        return isinstance(made, ReferenceLearner), isinstance(made, ValueLearner)
+
+    assert kinds() == (False, False)
+    assert kinds(value_head={}) == (False, True)
+    assert kinds(reference=True) == kinds(lora={"rank": 2}) == (True, False)
+    assert kinds(value_head={}, lora={"rank": 2}) == (True, True)
+
+
+async def test_the_weights_that_a_run_began_with_stay_known(lab: Any) -> None:
+    backend = await lab.start(**LORA)
+    assert isinstance(backend.learner, ReferenceLearner)
+    before = await backend.learner.logprobs(forest())
+    await step(backend)
+    await backend.learner.publish()
+    assert await backend.learner.reference_logprobs(forest()) == before
+    assert await backend.learner.logprobs(forest()) != before

@@ -24,6 +24,7 @@ from lightning_plugin_torch._places import Places
 from lightning_plugin_torch._request import Request, read_request
 from lightning_plugin_torch._response import completion
 from lightning_plugin_torch._sampler import SamplerCounts
+from lightning_plugin_torch._standing import StandingHeap
 from lightning_plugin_torch._stream import Tokens, stream_chunks
 from lightning_plugin_torch._trainer import Trainer
 from lightning_plugin_torch._worker import Worker
@@ -70,6 +71,7 @@ class TorchEngine:
         self._clock = clock
         self._requests = itertools.count()
         self._places = Places(options.max_active + options.max_waiting)
+        self._standing = StandingHeap()
         self._loaded: Loaded | None = None
 
     @property
@@ -101,6 +103,7 @@ class TorchEngine:
 
     async def stop(self) -> None:
         """Cancels answers under way, ends the worker and frees the weights."""
+        self._standing.release()
         loaded, self._loaded = self._loaded, None
         if loaded is not None and self._worker.running:
             await asyncio.wrap_future(self._worker.submit(loaded.trainer.close))
@@ -225,6 +228,7 @@ class TorchEngine:
         self._places.take(answers)
         for answer in answers:
             self._worker.submit(partial(loaded.sampler.add, answer))
+        self._standing.hold()  # not at its start, after which adapters and the agent are imported
         await asyncio.gather(*(asyncio.wrap_future(answer.done) for answer in answers))
 
 

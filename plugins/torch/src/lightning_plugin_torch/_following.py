@@ -14,6 +14,7 @@ from lightning_plugin_torch._model import load
 from lightning_plugin_torch._options import TorchOptions, decode_lora
 from lightning_plugin_torch._ranks import LEAVE, PATIENCE, START, STOP, Group
 from lightning_plugin_torch._trainer import Trainer
+from lightning_plugin_torch._value_trainer import create_trainer
 
 
 @dataclass(slots=True)
@@ -63,6 +64,6 @@ def _trainer(path: object, options: object, seed: object) -> Trainer:
     model = load(path, options)
     if options.lora is not None:
         add_adapters(model.module, decode_lora(options.lora), seed=seed)
-    return Trainer(
+    return create_trainer(
         model, Unsampled(), options=options, directory=path.parent, ranks=Group(model.device), checked=True
     )

@@ -13,13 +13,13 @@ from lightning_plugin_torch._compact import CHAT_TEMPLATE, CompactFormat
 from lightning_plugin_torch._forward import Forward
 from lightning_plugin_torch._lora import add_adapters
 from lightning_plugin_torch._model import LoadedModel, load
-from lightning_plugin_torch._options import TorchOptions, decode_build, decode_lora, decode_value_head
+from lightning_plugin_torch._options import TorchOptions, decode_build, decode_lora
 from lightning_plugin_torch._ranks import START, join
 from lightning_plugin_torch._sampler import MIB, Sampler
 from lightning_plugin_torch._sizes import safe_sizes
 from lightning_plugin_torch._template import TemplateFormat
 from lightning_plugin_torch._trainer import Trainer
-from lightning_plugin_torch._value_trainer import ValueTrainer
+from lightning_plugin_torch._value_trainer import create_trainer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +59,7 @@ def load_all(options: TorchOptions, *, seed: int, directory: Path) -> Loaded:
     )
     ranks = join(options.ranks, device=model.device)
     ranks.announce(START, path, options, seed)
-    trainer: Trainer
-    if options.value_head is None:
-        trainer = Trainer(model, sampler, options=options, directory=directory, ranks=ranks)
-    else:
-        head = decode_value_head(options.value_head, ranks=options.ranks)
-        trainer = ValueTrainer(model, sampler, options=options, head=head, directory=directory)
+    trainer = create_trainer(model, sampler, options=options, directory=directory, ranks=ranks)
     return Loaded(model=model, sampler=sampler, codec=_codec(model), trainer=trainer)
 
 

@@ -65,17 +65,22 @@ class Optimizer:
         return saved
 
     @torch.no_grad()
-    def restore(self, saved: Mapping[str, torch.Tensor]) -> None:
-        """The inverse of `tensors`; gradients are discarded."""
+    def restore(self, saved: Mapping[str, torch.Tensor], *, weights: Mapping[str, torch.Tensor]) -> None:
+        """The inverse of `tensors`, and puts the weights back; gradients are discarded.
+
+        Args:
+            saved: What `tensors` said, of weights of this or another type.
+            weights: The weights at that time; masters among what is saved have all their bits.
+        """
         self.clear()
         self._adam.state.clear()
         for name, master in self._masters.items():
-            if master is not self._parameters[name]:
-                master.copy_(saved[f"master.{name}"])
+            master.copy_(laid_out(saved.get(f"master.{name}", weights[name]), like=master))
             if f"step.{name}" in saved:
-                self._adam.state[master] = {
-                    key: laid_out(saved[f"{key}.{name}"], like=master) for key in STATES
+                self._adam.state[master] = {  # copies: what is loaded may be a view of its file
+                    key: laid_out(saved[f"{key}.{name}"], like=master).clone() for key in STATES
                 }
+        self._from_masters()
 
     def _norm(self) -> torch.Tensor:
         gradients = [master.grad for master in self._masters.values() if master.grad is not None]

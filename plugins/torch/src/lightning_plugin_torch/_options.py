@@ -98,7 +98,7 @@ class TorchOptions(msgspec.Struct, frozen=True, kw_only=True):
         ranks: Processes that share the learner's work, each with a part of the weights (FSDP2); more than one are
             started by `torchrun --nproc-per-node N -m lightning_plugin_torch train …`.
         lora: Trains low-rank adapters and leaves the weights as they are; see `LoraOptions`.
-        value_head: Adds a value head, in one process only; see `ValueHeadOptions`.
+        value_head: Adds a value head; see `ValueHeadOptions`.
         threads: CPU threads; 0 is one for models under 20 million parameters, else torch's default.
     """
 
@@ -126,7 +126,7 @@ class TorchOptions(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def keeps_reference(self) -> bool:
         """Whether log-probabilities under the first weights can be computed."""
-        return self.ranks == 1 and (self.reference or self.lora is not None)
+        return self.reference or self.lora is not None
 
 
 def decode_options(options: Mapping[str, Json]) -> TorchOptions:
@@ -149,17 +149,14 @@ def decode_options(options: Mapping[str, Json]) -> TorchOptions:
         raise ConfigError(
             f"engine 'torch': micro_batch_tokens is {decoded.micro_batch_tokens!r}; it must be above 0"
         )
-    if decoded.ranks < 1 or (decoded.ranks > 1 and decoded.reference):
-        raise ConfigError(
-            f"engine 'torch': ranks is {decoded.ranks!r} with reference {decoded.reference!r}; "
-            "ranks must be above 0, and a reference is kept by one process only"
-        )
+    if decoded.ranks < 1:
+        raise ConfigError(f"engine 'torch': ranks is {decoded.ranks!r}; it must be above 0")
     if decoded.build is not None:
         decode_build(decoded.build)
     if decoded.lora is not None:
         decode_lora(decoded.lora)
     if decoded.value_head is not None:
-        decode_value_head(decoded.value_head, ranks=decoded.ranks)
+        decode_value_head(decoded.value_head)
     return decoded
 
 
@@ -181,17 +178,12 @@ def decode_lora(options: Mapping[str, Json]) -> LoraOptions:
     return lora
 
 
-def decode_value_head(options: Mapping[str, Json], *, ranks: int) -> ValueHeadOptions:
+def decode_value_head(options: Mapping[str, Json]) -> ValueHeadOptions:
     """Checks the options of a value head.
 
     Raises:
-        ConfigError: A key is unknown, or several processes are to share the work.
+        ConfigError: A key is unknown.
     """
-    if ranks > 1:
-        raise ConfigError(
-            f"engine 'torch', value_head: ranks is {ranks!r}, but a value head is trained by one process only; "
-            "leave ranks out, or choose a loss without values"
-        )
     return decode_params(options, ValueHeadOptions, where="engine 'torch', value_head")
 
 

@@ -24,10 +24,11 @@ from agentlightning.errors import ConfigError
 from lightning_plugin_torch._hidden import way_of
 from lightning_plugin_torch._layout import Batch
 from lightning_plugin_torch._model import LoadedModel, layers_of
-from lightning_plugin_torch._scoring import score
+from lightning_plugin_torch._scoring import Asked, score
+from lightning_plugin_torch._value_head import ValueHead
 
 Item = TypeVar("Item")
-Score = Callable[[Batch], torch.Tensor]
+Score = Callable[[Batch, Asked], torch.Tensor]
 
 START, STOP, LEAVE = "start", "stop", "leave"
 """Jobs beside those of a trainer: a learner begins, it ends, and no further one begins."""
@@ -45,8 +46,8 @@ class Ranks(Protocol):
 
     leads: bool
 
-    def place(self, model: LoadedModel) -> tuple[torch.nn.Module, Score]:
-        """The module whose parameters are trained, and what computes log-probabilities with it."""
+    def place(self, model: LoadedModel, head: ValueHead | None) -> tuple[torch.nn.Module, Score]:
+        """The module whose parameters are trained, and what computes with it and the head; the head stays itself."""
         ...
 
     def announce(self, job: str, *arguments: object) -> None:
@@ -61,7 +62,7 @@ class Ranks(Protocol):
         """One tensor of what all computed for the items of a `share`, in the order of the items.
 
         Args:
-            own: `[sizes[i]]` for each of this process's items.
+            own: `[sizes[i], …]` for each of this process's items, all but the first size alike.
             sizes: Of all items.
         """
         ...
@@ -80,9 +81,9 @@ class Alone:
 
     leads = True
 
-    def place(self, model: LoadedModel) -> tuple[torch.nn.Module, Score]:
+    def place(self, model: LoadedModel, head: ValueHead | None) -> tuple[torch.nn.Module, Score]:
         """The model itself."""
-        return model.module, lambda batch: score(model, batch)
+        return model.module, lambda batch, asked: score(model, batch, asked=asked, head=head)
 
     def announce(self, job: str, *arguments: object) -> None:
         """Tells nobody."""
@@ -119,17 +120,23 @@ class Group:
         self._rank = rank
         self._device = device
 
-    def place(self, model: LoadedModel) -> tuple[torch.nn.Module, Score]:
-        """A copy in shards, in float32; it computes in the type of the model."""
+    def place(self, model: LoadedModel, head: ValueHead | None) -> tuple[torch.nn.Module, Score]:
+        """The model in shards, in float32; it computes in the type of the model. The head is put in shards as it is.
+
+        The leader samples from what it has, and puts a copy in shards.
+        """
         dtype = next(model.module.parameters()).dtype
         policy = MixedPrecisionPolicy(
             param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32
         )
         way_of(model)  # every process has to know it before their layers are called together
         mesh = init_device_mesh(self._device.type, (self.size,))
-        scorer = _Scorer(replace(model, module=copy.deepcopy(model.module).float()))
+        module = copy.deepcopy(model.module) if self.leads else model.module
+        scorer = _Scorer(replace(model, module=module.float()), head)
         for layer in layers_of(scorer.module):
             fully_shard(layer, mesh=mesh, mp_policy=policy)
+        if head is not None:
+            fully_shard(head, mesh=mesh)  # by itself: it computes in float32, whatever the model does
         fully_shard(scorer, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
         return scorer.module, scorer
 
@@ -159,7 +166,7 @@ class Group:
     def joined(self, own: Sequence[torch.Tensor], sizes: Sequence[int]) -> torch.Tensor:
         """What all computed."""
         offsets = [sum(sizes[:place]) for place in range(len(sizes))]
-        found = torch.zeros(sum(sizes), device=self._device)
+        found = torch.zeros((sum(sizes), *(own[0].shape[1:] if own else ())), device=self._device)
         for mine, place in zip(own, range(self._rank, len(sizes), self.size), strict=False):
             found[offsets[place] : offsets[place] + sizes[place]] = mine
         dist.all_reduce(found)
@@ -223,10 +230,11 @@ def laid_out(tensor: torch.Tensor, *, like: torch.Tensor) -> torch.Tensor:
 class _Scorer(torch.nn.Module):
     """Everything that weights take part in, as one module: FSDP gathers shards at its beginning and end."""
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, head: ValueHead | None) -> None:
         super().__init__()
         self.module = model.module
+        self.head = head
         self._model = model
 
-    def forward(self, batch: Batch) -> torch.Tensor:
-        return score(self._model, batch)
+    def forward(self, batch: Batch, asked: Asked) -> torch.Tensor:
+        return score(self._model, batch, asked=asked, head=self.head)

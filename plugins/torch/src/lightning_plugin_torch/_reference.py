@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
+from torch.distributed.tensor import DTensor
+
+from lightning_plugin_torch._ranks import laid_out
 
 
 class Reference:
@@ -22,17 +25,25 @@ class Reference:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The model computes with the copy inside the block; nothing may be trained or sampled there."""
-        trained = {name: p.data for name, p in self._parameters.items()}
-        for name, parameter in self._parameters.items():
-            parameter.data = self.weights[name]
+        self._exchange()
         try:
             yield
         finally:
-            for name, parameter in self._parameters.items():
-                parameter.data = trained[name]
+            self._exchange()
 
     @torch.no_grad()
     def restore(self, saved: Mapping[str, torch.Tensor]) -> None:
         """Puts another copy in its place, of the same names."""
         for name, weight in self.weights.items():
-            weight.copy_(saved[name])
+            weight.copy_(laid_out(saved[name], like=weight))
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        """Weights and copy change places."""
+        for name, parameter in self._parameters.items():
+            if isinstance(parameter, DTensor):  # FSDP gathers from the memory that it knows
+                weight = parameter.detach().clone()
+                parameter.copy_(self.weights[name])
+                self.weights[name].copy_(weight)
+            else:
+                parameter.data, self.weights[name] = self.weights[name], parameter.data

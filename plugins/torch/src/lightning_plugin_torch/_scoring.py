@@ -1,6 +1,8 @@
-"""Log-probabilities of the tokens of a forest, without ever holding the logits of all."""
+"""Log-probabilities of the tokens of a forest, without ever holding the logits of all, and values of their states."""
 
 from __future__ import annotations
+
+from enum import StrEnum
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -8,22 +10,40 @@ from torch.utils.checkpoint import checkpoint
 from lightning_plugin_torch._hidden import hidden_states
 from lightning_plugin_torch._layout import Batch
 from lightning_plugin_torch._model import LoadedModel
+from lightning_plugin_torch._value_head import ValueHead
 
 LOGITS_AT_ONCE = 2**25
 """Most logits that exist at a time, in numbers: 128 MiB of float32."""
 
 
-def score(model: LoadedModel, batch: Batch) -> torch.Tensor:
-    """Log-probability of each wanted node, `[K]` in float32."""
-    return score_states(model, states(model, batch), batch.target_K)
+class Asked(StrEnum):
+    """What is asked about each wanted node.
+
+    Attributes:
+        LOGPROBS: Its log-probability, `[K]`.
+        VALUES: Value of the state before it, `[K]`.
+        BOTH: One beside the other, `[K, 2]`.
+    """
+
+    LOGPROBS = "logprobs"
+    VALUES = "values"
+    BOTH = "both"
 
 
-def states(model: LoadedModel, batch: Batch) -> torch.Tensor:
-    """Last hidden states that predict the wanted nodes, `[K, D]`."""
-    return hidden_states(model, batch)
+def score(
+    model: LoadedModel, batch: Batch, *, asked: Asked = Asked.LOGPROBS, head: ValueHead | None = None
+) -> torch.Tensor:
+    """What is asked about the wanted nodes of a batch, in float32; without a head, log-probabilities."""
+    hidden_K_D = hidden_states(model, batch)
+    if head is None or asked is Asked.LOGPROBS:
+        return _logprobs(model, hidden_K_D, batch.target_K)
+    values_K_1: torch.Tensor = head(hidden_K_D)
+    if asked is Asked.VALUES:
+        return values_K_1.squeeze(1)
+    return torch.cat((_logprobs(model, hidden_K_D, batch.target_K)[:, None], values_K_1), dim=1)
 
 
-def score_states(model: LoadedModel, hidden_K_D: torch.Tensor, target_K: torch.Tensor) -> torch.Tensor:
+def _logprobs(model: LoadedModel, hidden_K_D: torch.Tensor, target_K: torch.Tensor) -> torch.Tensor:
     """Log-probability of a token after each state, `[K]` in float32.
 
     Where more logits than `LOGITS_AT_ONCE` are needed, they are computed in parts, and again when their gradients are.

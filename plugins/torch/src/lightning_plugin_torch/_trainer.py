@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,11 +22,13 @@ from lightning_plugin_torch._optimizer import Optimizer
 from lightning_plugin_torch._options import TorchOptions
 from lightning_plugin_torch._parts import Part, pack, parts_of
 from lightning_plugin_torch._probe import check_forest
-from lightning_plugin_torch._ranks import STOP, Alone, Ranks, laid_out, whole
+from lightning_plugin_torch._ranks import STOP, Alone, Ranks, whole
 from lightning_plugin_torch._reference import Reference
 from lightning_plugin_torch._rejected import keep_batch
 from lightning_plugin_torch._rows import rows_of
+from lightning_plugin_torch._scoring import Asked
 from lightning_plugin_torch._state import read_reference, read_state, write_state
+from lightning_plugin_torch._value_head import ValueHead
 
 Batches = Sequence[Sequence[Part]]
 
@@ -54,6 +57,7 @@ class Trainer:
         directory: Where rejected batches are kept, and the newest policy version.
         ranks: The processes that share the work; every one of them makes the same calls.
         checked: Whether the architecture is known to compute forests.
+        head: What says what states are worth, if anything does.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Trainer:
         directory: Path,
         ranks: Ranks | None = None,
         checked: bool = False,
+        head: ValueHead | None = None,
     ) -> None:
         self._model = model
         self._sampler = sampler
@@ -72,10 +77,11 @@ class Trainer:
         self._rows = options.rows
         self._directory = directory
         self._ranks = ranks or Alone()
-        self._module, self._scorer = self._ranks.place(model)
+        self._module, self._scorer = self._ranks.place(model, head)
         self._optimizer = Optimizer(self._module)
         self._reference = Reference(self._module) if options.keeps_reference else None
         self._checked = checked
+        self._asked = Asked.LOGPROBS
         self._versions = Versions(directory if self._ranks.leads else None)
         sampler.version = self._versions.following()
 
@@ -112,14 +118,7 @@ class Trainer:
     def logprobs(self, forest: TokenForest) -> list[list[float]]:
         """Log-probabilities of every node; see `TorchLearner.logprobs`."""
         self._begin("logprobs", forest)
-        found = [[0.0] * len(tree) for tree in forest.trees]
-        batches = self._batches(forest.trees, trained=False)
-        if batches:
-            values = iter(self._scored(batches)[0].tolist())
-            for part in (part for parts in batches for part in parts):
-                for node in part.nodes_K.tolist():
-                    found[part.index][node] = next(values)
-        return found
+        return self._by_node(forest, self._batches(forest.trees, trained=False))
 
     def reference_logprobs(self, forest: TokenForest) -> list[list[float]]:
         """Likewise, under the weights that the run began with."""
@@ -127,8 +126,9 @@ class Trainer:
             raise ConfigError(
                 "engine 'torch' trains whole weights and keeps no copy of those it began with; set reference = true"
             )
+        self._begin("reference_logprobs", forest)
         with self._reference.in_place():
-            return self.logprobs(forest)
+            return self._by_node(forest, self._batches(forest.trees, trained=False))
 
     def optim_step(self, config: OptimizerConfig) -> dict[str, float]:
         """Applies and clears the gradients; the sampler uses the new weights from its next token on."""
@@ -148,37 +148,14 @@ class Trainer:
     def save_state(self, directory: Path) -> None:
         """Writes weights, optimiser, version, and the reference if there is one."""
         self._begin("save_state", directory)
-        weights = {name: whole(weight) for name, weight in self._weights().items()}
-        optimizer = {name: whole(tensor) for name, tensor in self._optimizer.tensors().items()}
-        if not self._ranks.leads:
-            return
-        write_state(
-            directory,
-            weights=weights,
-            optimizer=optimizer,
-            reference=self._reference.weights if self._reference else None,
-            state={"version": self._sampler.version},
-        )
+        write = self._gathered(directory)
+        if self._ranks.leads:
+            write()
 
     def load_state(self, directory: Path) -> None:
         """Puts them back under a version of their own; gradients are discarded."""
         self._begin("load_state", directory)
-        saved = read_state(directory)
-        wanted = self._weights()
-        if saved.weights.keys() != wanted.keys():
-            raise EngineError(
-                f"checkpoint {str(directory)!r} holds {_kind(saved.weights)}, but this run trains {_kind(wanted)}; "
-                "use the model and the lora options that it was saved with"
-            )
-        if self._reference:
-            self._reference.restore(read_reference(directory))
-        version = self._versions.following(least=saved.version)
-        for name, weight in wanted.items():
-            weight.copy_(laid_out(saved.weights[name], like=weight))
-        self._optimizer.restore(saved.optimizer)
-        self._ranks.serve(self._model, wanted)
-        self._sampler.version = version
-        self._sampler.weights_changed()
+        self._read(directory)
 
     def close(self) -> None:
         """Lets the other processes go."""
@@ -191,6 +168,38 @@ class Trainer:
     def save_adapter(self, directory: Path) -> None:
         """Writes the adapters as PEFT does."""
         write_adapter(self._model.module, directory)
+
+    def _gathered(self, directory: Path) -> Callable[[], None]:
+        """Gathers what is saved, all processes together; returns what writes it."""
+        weights = {name: whole(weight) for name, weight in self._weights().items()}
+        optimizer = {name: whole(tensor) for name, tensor in self._optimizer.tensors().items()}
+        reference = None
+        if self._reference:
+            reference = {name: whole(weight) for name, weight in self._reference.weights.items()}
+        return partial(
+            write_state,
+            directory,
+            weights=weights,
+            optimizer=optimizer,
+            reference=reference,
+            state={"version": self._sampler.version},
+        )
+
+    def _read(self, directory: Path) -> None:
+        saved = read_state(directory)
+        wanted = self._weights()
+        if saved.weights.keys() != wanted.keys():
+            raise EngineError(
+                f"checkpoint {str(directory)!r} holds {_kind(saved.weights)}, but this run trains {_kind(wanted)}; "
+                "use the model and the lora options that it was saved with"
+            )
+        if self._reference:
+            self._reference.restore(read_reference(directory))
+        version = self._versions.following(least=saved.version)
+        self._optimizer.restore(saved.optimizer, weights=saved.weights)
+        self._ranks.serve(self._model, wanted)
+        self._sampler.version = version
+        self._sampler.weights_changed()
 
     def _weights(self) -> dict[str, torch.Tensor]:
         """What is trained."""
@@ -207,12 +216,22 @@ class Trainer:
         return pack(parts_of(trees, trained=trained, limit=self._limit), limit=self._limit)
 
     def _score(self, parts: Sequence[Part]) -> torch.Tensor:
-        """Log-probability of each wanted node of some parts, `[K]`."""
-        return self._scorer(lay_out(parts, device=self._model.device, sparse=self._model.sparse))
+        """What is asked about each wanted node of some parts: log-probabilities `[K]`, unless a head is asked too."""
+        batch = lay_out(parts, device=self._model.device, sparse=self._model.sparse)
+        return self._scorer(batch, self._asked)
+
+    def _by_node(self, forest: TokenForest, batches: Batches) -> list[list[float]]:
+        """What is asked about the wanted nodes of all micro-batches, by tree and node; 0 for the others."""
+        found = [[0.0] * len(tree) for tree in forest.trees]
+        scores = iter(self._scored(batches)[0].tolist() if batches else ())
+        for part in (part for parts in batches for part in parts):
+            for node in part.nodes_K.tolist():
+                found[part.index][node] = next(scores)
+        return found
 
     @torch.no_grad()
     def _scored(self, batches: Batches) -> tuple[torch.Tensor, list[int]]:
-        """Log-probabilities of the wanted nodes of all micro-batches, and how many each has."""
+        """What is asked about the wanted nodes of all micro-batches, and how many each has."""
         sizes = [sum(len(part.nodes_K) for part in parts) for parts in batches]
         own = [self._score(parts) for parts, _ in self._ranks.share(batches)]
         return self._ranks.joined(own, sizes), sizes
@@ -223,9 +242,13 @@ class Trainer:
         everything = [part for parts in batches for part in parts]
         return torch.split(objective.gradient(logprobs_K, everything), sizes)
 
+    def _gradient_norm(self) -> torch.Tensor:
+        """Global norm of all gradients."""
+        return self._optimizer.gradient_norm()
+
     def _check(self, forest: TokenForest, spec: LossSpec, *, loss: float) -> None:
         """Discards the gradients and keeps the batch if a number is not finite."""
-        norm = self._optimizer.gradient_norm()
+        norm = self._gradient_norm()
         if math.isfinite(loss) and torch.isfinite(norm):
             return
         self._optimizer.clear()

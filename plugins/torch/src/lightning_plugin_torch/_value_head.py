@@ -26,10 +26,10 @@ class ValueHead(torch.nn.Module):
         self._attached = attached
 
     def forward(self, hidden_K_D: torch.Tensor) -> torch.Tensor:
-        """Values of states, `[K]`."""
+        """Values of states, `[K, 1]`: FSDP wants no view, such as `[K]` would be."""
         seen_K_D = hidden_K_D if self._attached else hidden_K_D.detach()
         values_K_1: torch.Tensor = self.linear(seen_K_D.float())
-        return values_K_1.squeeze(-1)
+        return values_K_1
 
 
 def value_head_of(model: LoadedModel, options: ValueHeadOptions) -> ValueHead:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,11 @@ import torch
 from agentlightning.engine import LossInput, LossSpec, OptimizerConfig
 from agentlightning.errors import NumericalError
 from agentlightning.types import TokenForest, TokenTree
-from lightning_plugin_torch._layout import Batch, lay_out
 from lightning_plugin_torch._model import LoadedModel
 from lightning_plugin_torch._optimizer import Optimizer
-from lightning_plugin_torch._options import TorchOptions, ValueHeadOptions
-from lightning_plugin_torch._parts import Part
-from lightning_plugin_torch._scoring import score_states, states
+from lightning_plugin_torch._options import TorchOptions, ValueHeadOptions, decode_value_head
+from lightning_plugin_torch._ranks import Ranks, whole
+from lightning_plugin_torch._scoring import Asked
 from lightning_plugin_torch._state import read_value_head, write_value_head
 from lightning_plugin_torch._trainer import Served, Trainer
 from lightning_plugin_torch._value_head import value_head_of
@@ -33,9 +33,11 @@ class ValueTrainer(Trainer):
     Args:
         model: The model that is sampled from.
         sampler: What samples from it.
-        options: How to learn; in one process.
+        options: How to learn.
         head: How values are learned.
         directory: Where rejected batches are kept.
+        ranks: The processes that share the work.
+        checked: Whether the architecture is known to compute forests.
     """
 
     def __init__(
@@ -46,34 +48,38 @@ class ValueTrainer(Trainer):
         options: TorchOptions,
         head: ValueHeadOptions,
         directory: Path,
+        ranks: Ranks | None = None,
+        checked: bool = False,
     ) -> None:
-        super().__init__(model, sampler, options=options, directory=directory)
         self._head = value_head_of(model, head)
+        super().__init__(
+            model,
+            sampler,
+            options=options,
+            directory=directory,
+            ranks=ranks,
+            checked=checked,
+            head=self._head,
+        )
         self._head_optimizer = Optimizer(self._head)
-        self._with_values = False
 
     def forward_backward(self, forest: TokenForest, spec: LossSpec) -> dict[str, float]:
         """Adds gradients, those of the head too; see `TorchLearner.forward_backward`."""
-        self._with_values = LossInput.VALUES in spec.inputs
         try:
-            return super().forward_backward(forest, spec)
+            with self._asking(Asked.BOTH if LossInput.VALUES in spec.inputs else Asked.LOGPROBS):
+                return super().forward_backward(forest, spec)
         except NumericalError:
             self._head_optimizer.clear()
             raise
-        finally:
-            self._with_values = False
 
     @torch.no_grad()
     def values(self, forest: TokenForest) -> list[list[float]]:
         """Value of the state before each response token; see `TorchValueLearner.values`."""
         self._begin("values", forest)
-        found = [[0.0] * len(tree) for tree in forest.trees]
-        for parts in self._batches([_sampled(tree) for tree in forest.trees], trained=True):
-            values = iter(self._head(states(self._model, self._laid_out(parts))).tolist())
-            for part in parts:
-                for node in part.nodes_K.tolist():
-                    found[part.index][node] = next(values)
-        return found
+        with self._asking(Asked.VALUES):
+            return self._by_node(
+                forest, self._batches([_sampled(tree) for tree in forest.trees], trained=True)
+            )
 
     def optim_step(self, config: OptimizerConfig) -> dict[str, float]:
         """Applies and clears the gradients of both."""
@@ -82,30 +88,51 @@ class ValueTrainer(Trainer):
         own = self._head_optimizer.step(msgspec.structs.replace(config, learning_rate=rate))
         return metrics | {"critic/grad_norm": own["grad_norm"], "critic/lr": rate}
 
-    def save_state(self, directory: Path) -> None:
-        """Writes the head first: a state is complete when the policy's is."""
-        weights = {name: weight.detach() for name, weight in self._head.named_parameters()}
-        write_value_head(directory, weights=weights, optimizer=self._head_optimizer.tensors())
-        super().save_state(directory)
+    def _gathered(self, directory: Path) -> Callable[[], None]:
+        """The head is written first: a state is complete when the policy's is."""
+        weights = {name: whole(weight.detach()) for name, weight in self._head.named_parameters()}
+        optimizer = {name: whole(tensor) for name, tensor in self._head_optimizer.tensors().items()}
+        write_policy = super()._gathered(directory)
 
-    def load_state(self, directory: Path) -> None:
-        """Puts both back; gradients are discarded."""
+        def write() -> None:
+            write_value_head(directory, weights=weights, optimizer=optimizer)
+            write_policy()
+
+        return write
+
+    def _read(self, directory: Path) -> None:
         weights, optimizer = read_value_head(directory)
-        super().load_state(directory)
-        self._head.load_state_dict(weights)
-        self._head_optimizer.restore(optimizer)
+        super()._read(directory)
+        self._head_optimizer.restore(optimizer, weights=weights)
 
-    def _score(self, parts: Sequence[Part]) -> torch.Tensor:
-        """Log-probability of each wanted node of some parts, `[K]`; with values `[K, 2]` if the loss asks for them."""
-        if not self._with_values:
-            return super()._score(parts)
-        batch = self._laid_out(parts)
-        hidden_K_D = states(self._model, batch)
-        logprobs_K = score_states(self._model, hidden_K_D, batch.target_K)
-        return torch.stack((logprobs_K, self._head(hidden_K_D)), dim=1)
+    def _gradient_norm(self) -> torch.Tensor:
+        return torch.hypot(super()._gradient_norm(), self._head_optimizer.gradient_norm())
 
-    def _laid_out(self, parts: Sequence[Part]) -> Batch:
-        return lay_out(parts, device=self._model.device, sparse=self._model.sparse)
+    @contextmanager
+    def _asking(self, asked: Asked) -> Iterator[None]:
+        before, self._asked = self._asked, asked
+        try:
+            yield
+        finally:
+            self._asked = before
+
+
+def create_trainer(
+    model: LoadedModel,
+    sampler: Served,
+    *,
+    options: TorchOptions,
+    directory: Path,
+    ranks: Ranks,
+    checked: bool = False,
+) -> Trainer:
+    """The trainer that the options ask for; see `Trainer`."""
+    if options.value_head is None:
+        return Trainer(model, sampler, options=options, directory=directory, ranks=ranks, checked=checked)
+    head = decode_value_head(options.value_head)
+    return ValueTrainer(
+        model, sampler, options=options, head=head, directory=directory, ranks=ranks, checked=checked
+    )
 
 
 def _sampled(tree: TokenTree) -> TokenTree:

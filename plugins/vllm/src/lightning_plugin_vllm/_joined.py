@@ -9,7 +9,7 @@ from agentlightning.engine import InferenceEngine, Learner
 from agentlightning.errors import ConfigError
 from lightning_plugin_vllm._client import ServerClient
 from lightning_plugin_vllm._engine import VllmEngine
-from lightning_plugin_vllm._learner import VllmLearner
+from lightning_plugin_vllm._learner import create_learner
 from lightning_plugin_vllm._options import VllmOptions
 from lightning_plugin_vllm._replica import Replica, StartedReplica
 from lightning_plugin_vllm._updates import AdapterUpdates, Updates, WeightUpdates
@@ -33,7 +33,7 @@ class VllmBackend:
         else:
             updates = WeightUpdates(engine, options, write=weights.learner.save_model, directory=directory)
         self.engine = engine
-        self.learner = VllmLearner(engine, weights, updates)
+        self.learner = create_learner(engine, weights, updates)
 
 
 def _replicas(options: VllmOptions, directory: Path) -> list[Replica]:

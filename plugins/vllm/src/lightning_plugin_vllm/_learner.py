@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final, cast
 
-from agentlightning.engine import LossSpec, OptimizerConfig, Tokenized
+from agentlightning.engine import LossSpec, OptimizerConfig, ReferenceLearner, Tokenized, ValueLearner
 from agentlightning.types import Json, TokenForest
 from lightning_plugin_vllm._engine import VllmEngine
 from lightning_plugin_vllm._updates import Updates
@@ -66,3 +67,39 @@ class VllmLearner:
     async def save_model(self, directory: Path) -> None:
         """Writes a Hugging Face model directory; adapters are merged."""
         await self._learner.save_model(directory)
+
+
+class VllmReferenceLearner(VllmLearner):
+    """One that keeps the weights which the run began with."""
+
+    async def reference_logprobs(self, forest: TokenForest) -> list[list[float]]:
+        """Log-probabilities under those weights."""
+        return await cast("ReferenceLearner", self._learner).reference_logprobs(forest)
+
+
+class VllmValueLearner(VllmLearner):
+    """One with a value head, of which the servers know nothing."""
+
+    async def values(self, forest: TokenForest) -> list[list[float]]:
+        """Return that the head expects before each response token; 0 for all other nodes."""
+        return await cast("ValueLearner", self._learner).values(forest)
+
+
+class VllmReferenceValueLearner(VllmReferenceLearner, VllmValueLearner):
+    """One with both."""
+
+
+KINDS: Final = {
+    (False, False): VllmLearner,
+    (True, False): VllmReferenceLearner,
+    (False, True): VllmValueLearner,
+    (True, True): VllmReferenceValueLearner,
+}
+"""By whether the torch engine's learner has a reference and a value head."""
+
+
+def create_learner(engine: VllmEngine, weights: TrainedWeights, updates: Updates) -> VllmLearner:
+    """The learner that does what the torch engine's does."""
+    trained = weights.learner
+    kind = KINDS[isinstance(trained, ReferenceLearner), isinstance(trained, ValueLearner)]
+    return kind(engine, weights, updates)
