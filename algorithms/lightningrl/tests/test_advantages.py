@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentlightning.errors import ConfigError
 from lightning_algorithm_lightningrl.advantages import (
     Estimator,
     gdpo_advantages,
@@ -80,6 +81,23 @@ def test_grpo_advantages_have_unit_spread(returns: list[float]) -> None:
 
 def test_maxrl_learns_nothing_from_a_group_that_never_succeeds_on_average() -> None:
     assert advantages([1.0, -1.0], "maxrl") == [0.0, 0.0]
+
+
+def test_maxrl_refuses_returns_below_zero_on_average_since_their_signs_would_turn_round() -> None:
+    with pytest.raises(ConfigError, match=r"mean return of a group, which is -0\.5: .* or take 'grpo'"):
+        advantages([0.0, -1.0], "maxrl")
+
+
+@pytest.mark.parametrize("estimator", ["grpo", "dr_grpo", "rloo", "maxrl", "opo", "reinforce_pp_baseline"])
+def test_an_only_rollout_has_nothing_to_be_compared_with_whatever_credits_its_decisions_have(
+    estimator: str,
+) -> None:
+    found = group_advantages([[0.25, 0.5, 1.0], []], estimator=Estimator(estimator), tokens=[3, 0])
+    assert found == [[0.0, 0.0, 0.0], []]
+
+
+def test_opo_of_rollouts_that_sampled_nothing_takes_each_as_much_into_account() -> None:
+    assert group_advantages([[1.0], [0.0]], estimator=Estimator.OPO, tokens=[0, 0]) == [[0.5], [-0.5]]
 
 
 def test_opo_takes_long_rollouts_more_into_account() -> None:

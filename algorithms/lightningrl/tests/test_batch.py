@@ -10,7 +10,7 @@ from agentlightning.errors import ConfigError
 from agentlightning.pipeline import BUILTIN_STAGES, Pipeline
 from agentlightning.targets import load_target
 from agentlightning.testing import EpisodeBuilder
-from agentlightning.types import Experience, FailureClass, Trajectory
+from agentlightning.types import Experience, FailureClass, TokenRecord, Trajectory
 from lightning_algorithm_lightningrl._batch import Batch, make_batch
 from lightning_algorithm_lightningrl.advantages import Compare, Estimator
 from lightning_algorithm_lightningrl.aggregation import Aggregation, SequenceSumNorm
@@ -123,6 +123,7 @@ def test_what_happened_is_counted() -> None:
         "completions/min_length": 2.0,
         "completions/max_length": 6.0,
         "completions/mean_calls": 1.5,
+        "completions/clipped_ratio": 0.0,
         "staleness/mean": 0.0,
         "staleness/max": 0.0,
         "advantage/mean": 0.25,
@@ -137,6 +138,31 @@ def test_what_happened_is_counted() -> None:
         "forest/size": 1 + 1 + 2 + 1 + 4 + 2.0,
         "forest/mismatch/rewritten": 1.0,
     }
+
+
+def test_answers_that_were_cut_off_are_counted() -> None:
+    builder = EpisodeBuilder(rollout_id="a", group="g")
+    for reason in ("length", "stop", "tool_calls", "length"):
+        record = TokenRecord.pack([1], [2], [-0.5], version=0, finish_reason=reason)
+        builder.span("chat", tokens=(record,))
+    builder.reward(1.0)
+    assert batch(builder).metrics["completions/clipped_ratio"] == 0.5
+
+
+def test_factors_that_a_stage_gave_to_tokens_are_honoured_each_and_0_leaves_out() -> None:
+    builders = [rollout("a", 1.0, 2, 2), rollout("b", 0.0, 2)]
+    experience = PIPELINE.run(Experience(episodes=tuple(builder.build() for builder in builders)))
+    assert experience.forest is not None
+    (tree,) = experience.forest.trees
+    given = {0: [0.5, 0.25], 1: [0.0, 0.0], 2: [0.0, 1.0]}
+    column = [0.0] * len(tree)
+    for place, call in enumerate(tree.calls):
+        column[call.start : call.stop] = given[place]
+    weighed = replace(experience, forest=experience.forest.with_column("weights", [column]))
+    made = make_batch(weighed, version=0, estimator=Estimator.DR_GRPO)
+    (tree,) = made.forest.trees
+    for place, call in enumerate(tree.calls):
+        assert list(tree.weights[call.start : call.stop]) == pytest.approx([one / 6 for one in given[place]])
 
 
 def test_a_pipeline_without_a_forest_is_refused() -> None:

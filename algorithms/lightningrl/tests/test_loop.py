@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from agentlightning import semconv
 from agentlightning.engine import LossInput, OptimizerConfig
-from agentlightning.errors import ConfigError, EngineError
+from agentlightning.errors import ConfigError, EngineError, NumericalError
 from agentlightning.store import Store, open_store
 from agentlightning.testing import EpisodeBuilder, InMemoryEngine, InMemoryLearner, InMemoryTrainingContext
-from agentlightning.types import Json, TokenForest
+from agentlightning.types import Json, TokenForest, TokenRecord
 from lightning_algorithm_lightningrl import create
 from lightning_algorithm_lightningrl._tasks import choose_tasks
 
@@ -128,6 +129,52 @@ async def test_an_update_with_nothing_to_learn_goes_by(store: Store) -> None:
     assert "100% of the groups with equal returns" in made.events[1][1]
 
 
+async def test_rollouts_without_a_reward_have_none_instead_of_0(store: Store) -> None:
+    def unjudged(task: Json, episode: EpisodeBuilder, version: int) -> None:
+        episode.call([1], [2], version=version)
+
+    made = context(store, play=unjudged)
+    await create(SMALL | {"updates": 1}).fit(made)
+    assert not {"reward", "reward_std", "frac_reward_zero_std"} & made.logged[0][1].keys()
+    assert made.logged[0][1]["rollouts/dropped"] == 8.0
+    assert "no rollout was scored, 8 without a reward" in made.events[1][1]
+
+
+async def test_rollouts_without_a_call_to_train_say_so(store: Store) -> None:
+    def silent(task: Json, episode: EpisodeBuilder, version: int) -> None:
+        episode.reward(random.Random(episode.rollout_id).random())
+
+    made = context(store, play=silent)
+    await create(SMALL | {"updates": 1}).fit(made)
+    assert "8 rollouts scored, none of which made a call that is trained" in made.events[1][1]
+
+
+async def test_rewards_that_are_too_large_to_be_squared_say_so(store: Store) -> None:
+    def huge(task: Json, episode: EpisodeBuilder, version: int) -> None:
+        episode.call([1], [2], version=version)
+        episode.reward(random.Random(episode.rollout_id).random() * 1e200)
+
+    with pytest.raises(NumericalError, match=r"returns as large as .*e\+.* stage validate a range"):
+        await create(SMALL).fit(context(store, play=huge))
+
+
+async def test_calls_that_another_temperature_sampled_are_told_of_once(store: Store) -> None:
+    def cold(task: Json, episode: EpisodeBuilder, version: int) -> None:
+        rng = random.Random(episode.rollout_id)
+        for temperature in (0.5, None, 1):
+            record = TokenRecord.pack([1], [rng.randrange(9)], [-0.5], version=version)
+            known = {semconv.REQUEST_TEMPERATURE: temperature} if temperature else {}
+            episode.span(semconv.OPERATION_CHAT, attributes=known, tokens=(record,))
+        episode.reward(rng.random())
+
+    made = context(store, play=cold)
+    await create(SMALL).fit(made)
+    assert [kind for kind, _ in made.events] == ["phase", "other_temperature"]
+    assert "8 of 16 trained calls that name their temperature were sampled at 0.5" in made.events[1][1]
+    assert made.logged[0][1]["sampling/temperature/min"] == 0.5
+    assert made.logged[0][1]["sampling/temperature/max"] == 1.0
+
+
 async def test_too_many_calls_without_tokens_stop_the_run(store: Store) -> None:
     def blind(task: Json, episode: EpisodeBuilder, version: int) -> None:
         episode.call([1], [2], version=version)
@@ -173,6 +220,7 @@ async def test_a_run_without_tasks_or_learner_is_refused(store: Store) -> None:
         ({"loss": {"name": "gspo", "clip": 0.1}}, "unknown field `clip`"),
         ({"loss": {"name": "ppo_clip", "max_ratio": 1.1}}, "more than 1 . clip_high"),
         ({"std_eps": 1e-4, "advantage": "rloo"}, "divides by no deviation"),
+        ({"advantage": "maxrl", "kl": {"placement": "reward"}}, "put it in the loss"),
         ({"compare": "agent", "advantage": "gae"}, "compares no decisions of a group"),
         ({"aggregation": "sequence_sum_norm"}, "give it, such as"),
         ({"kl": {"estimator": "k1"}}, "noise around 0"),

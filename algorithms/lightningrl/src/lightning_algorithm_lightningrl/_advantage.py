@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,8 +26,12 @@ from lightning_algorithm_lightningrl.advantages import (
     group_advantages,
     is_flat,
     rae_advantages,
+    unit,
 )
 from lightning_algorithm_lightningrl.returns import discounted_returns, gae, step_rewards, whiten
+
+STAGE_EPS = 1e-6
+"""What the stage `credit` adds to deviations, whatever `std_eps` is."""
 
 Groups = Sequence[Sequence[Played]]
 Advantages = dict[str, list[float]]
@@ -108,9 +113,10 @@ def _by_group(groups: Groups, *, estimator: Estimator, rule: Rule) -> Advantages
     found: Advantages = {}
     for rollouts in groups:
         for part in _compared(rollouts, rule.compare):
-            own = _compared_part(part, estimator=estimator, rule=rule)
+            own = _compared_part(part, group=rollouts, estimator=estimator, rule=rule)
             for (_, calls), values in zip(part, own, strict=True):
                 found |= {call.id: [value] * call.tokens for call, value in zip(calls, values, strict=False)}
+        found |= _without_the_agent(rollouts, estimator=estimator, rule=rule)
     for rollout in (rollout for group in groups for rollout in group):
         found |= {
             call.id: [_credit(rollout, call, rule) - call.value] * call.tokens
@@ -141,7 +147,11 @@ def _compared(rollouts: Sequence[Played], compare: Compare) -> list[list[tuple[P
 
 
 def _compared_part(
-    part: Sequence[tuple[Played, Sequence[Sampled]]], *, estimator: Estimator, rule: Rule
+    part: Sequence[tuple[Played, Sequence[Sampled]]],
+    *,
+    group: Sequence[Played],
+    estimator: Estimator,
+    rule: Rule,
 ) -> list[list[float]]:
     """Advantages of decisions that are compared with each other, `[rollouts][decisions]`."""
     credits_ = [_credits(rollout, calls, rule) for rollout, calls in part]
@@ -150,12 +160,44 @@ def _compared_part(
         return group_advantages(credits_, estimator=estimator, std_eps=rule.std_eps, tokens=tokens)
     # GiGPO (arXiv 2505.10978, equation 8): returns are compared with returns, and the step's part is added to that
     returns = [[_return(rollout, rule)] for rollout, _ in part]
-    scale = 1.0 / (deviation(returns) + rule.std_eps) if estimator.divides else 1.0
+    scale = _unit(group, estimator=estimator, rule=rule)
     compared = group_advantages(returns, estimator=estimator, std_eps=rule.std_eps, tokens=tokens)
     return [
         [whole + scale * (credit - earned) for credit in own]
         for own, (whole,), (earned,) in zip(credits_, compared, returns, strict=True)
     ]
+
+
+def _without_the_agent(group: Sequence[Played], *, estimator: Estimator, rule: Rule) -> Advantages:
+    """Of calls whose agent is compared with what the team earns without it, whatever else is compared with what."""
+    agents = {call.agent for rollout in group for call in rollout.calls}
+    if not any(rule.credit.is_counterfactual(agent) for agent in agents):
+        return {}
+    returns = [[_graded(rollout, rule)] for rollout in group]
+    tokens = [rollout.tokens for rollout in group]
+    # where returns are alike, only rollouts that were left out since the stage `credit` have made a difference
+    alike = estimator.divides and not deviation(returns)
+    scale = 1.0 if alike else unit(returns, estimator=estimator, std_eps=rule.std_eps)
+    compared = group_advantages(returns, estimator=estimator, std_eps=rule.std_eps, tokens=tokens)
+    return {
+        call.id: [whole + scale * (_credit(rollout, call, rule) - earned)] * call.tokens
+        for rollout, (whole,), (earned,) in zip(group, compared, returns, strict=True)
+        for call in rollout.calls
+        if call.value is None and rule.credit.is_counterfactual(call.agent)
+    }
+
+
+def _unit(group: Sequence[Played], *, estimator: Estimator, rule: Rule) -> float:
+    """What an advantage has per unit of what the stage `credit` has added to the returns of a group."""
+    returns = [[_return(rollout, rule)] for rollout in group]
+    if not estimator.divides:
+        return unit(returns, estimator=estimator, std_eps=rule.std_eps)
+    apart = deviation(returns)
+    added = max((abs(call.credit - one.outcome) for one in group for call in one.calls), default=0.0)
+    # the stage multiplies by the deviation plus its eps, or by 1 where there is one rollout; more than eps allows was
+    # added when there were others, who had other returns
+    alone = len(group) == 1 or (not apart and added > math.sqrt(STAGE_EPS))
+    return 1.0 if alone else 1.0 / (apart + STAGE_EPS)
 
 
 def _key(call: Sampled, compare: Compare) -> str | tuple[str, int]:
@@ -164,7 +206,17 @@ def _key(call: Sampled, compare: Compare) -> str | tuple[str, int]:
 
 def _credits(rollout: Played, calls: Sequence[Sampled], rule: Rule) -> list[float]:
     """Of the calls; a rollout none of whose calls is known still counts in its group, with its return."""
-    return [_credit(rollout, call, rule) for call in calls] or [rollout.outcome]
+    return [
+        # what the team earns without an agent is no part of anybody else's baseline
+        _graded(rollout, rule) if rule.credit.is_counterfactual(call.agent) else _credit(rollout, call, rule)
+        for call in calls
+    ] or [rollout.outcome]
+
+
+def _graded(rollout: Played, rule: Rule) -> float:
+    """What a rollout was judged to be worth as a whole, less its divergence."""
+    whole = rollout.outcome if rollout.graded is None else rollout.graded
+    return whole - rule.kl * sum(sum(each.divergence) for each in rollout.calls)
 
 
 def _return(rollout: Played, rule: Rule) -> float:
@@ -223,7 +275,11 @@ def _by_role(
 
 def _by_critic(groups: Groups, *, options: Gae, rule: Rule) -> Advantages:
     found: Advantages = {}
-    for rollout in (rollout for group in groups for rollout in group):
+    rollouts = [rollout for group in groups for rollout in group]
+    if len(rollouts) == 1 and all(call.value is None for call in rollouts[0].calls):
+        # a critic is one of the other rollouts of the update
+        return {call.id: [0.0] * call.tokens for call in rollouts[0].calls}
+    for rollout in rollouts:
         values = [_value(call) for call in rollout.calls]
         rewards = step_rewards([call.credit for call in rollout.calls], gamma=options.gamma)
         rewards = [

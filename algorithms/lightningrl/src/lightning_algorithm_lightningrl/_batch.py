@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agentlightning.errors import ConfigError
+from agentlightning.errors import ConfigError, NumericalError
 from agentlightning.pipeline import INCOMPLETE
 from agentlightning.types import Experience, TokenForest
 from lightning_algorithm_lightningrl._advantage import Rule, batch_advantages
@@ -70,7 +70,7 @@ def make_batch(
 
     Args:
         experience: As the pipeline made it; its forest with `old_logprobs` for corrections, with `reference_logprobs`
-            for a kl, with `values` for a critic of tokens, and with `weights` where calls come with a factor.
+            for a kl, with `values` for a critic of tokens, and with `weights` where tokens come with a factor.
         version: Policy version that is current; None for experience of whatever policy, of which nothing is stale.
         estimator: Formula of the advantages, or options of one.
         std_eps: Term beside the standard deviation.
@@ -85,6 +85,7 @@ def make_batch(
 
     Raises:
         ConfigError: The pipeline has left out a stage that this needs.
+        NumericalError: Returns are too large to be compared.
     """
     forest = experience.forest
     if forest is None:
@@ -99,7 +100,14 @@ def make_batch(
         kl=kl_in_reward.coefficient if kl_in_reward else 0.0,
         credit=credit or CreditRules(),
     )
-    estimates = batch_advantages(groups, rule=rule, baselines=baselines or {})
+    try:
+        estimates = batch_advantages(groups, rule=rule, baselines=baselines or {})
+    except OverflowError as error:
+        largest = max((abs(rollout.outcome) for group in groups for rollout in group), default=0.0)
+        raise NumericalError(
+            f"returns as large as {largest:.3g} cannot be compared: their squares are beyond what numbers hold. Look "
+            "for a reward that is wrong, or give the stage validate a range, such as outcome = [-1, 1]"
+        ) from error
     advantages = estimates.advantages
     masked = {"incomplete": _incomplete(experience), "unknown_version": 0, "stale": 0}
     weights: Weights = {}
@@ -112,7 +120,10 @@ def make_batch(
             if reason := _left_out(call, max_staleness):
                 masked[reason] += 1
             elif trains_flat or any(advantages[call.id]):
-                weights[call.id] = [share * given.get(call.id, 1.0) * factor for factor in factors]
+                own_given = given.get(call.id) or [1.0] * call.tokens
+                weights[call.id] = [
+                    share * one * factor for one, factor in zip(own_given, factors, strict=True)
+                ]
     filled = forest.with_column(
         "advantages", response_column(forest, {name: advantages[name] for name in weights})
     )
@@ -152,10 +163,15 @@ def response_column(forest: TokenForest, numbers: Mapping[str, Sequence[float]])
     return found
 
 
-def _given(forest: TokenForest) -> dict[str, float]:
-    """Factors that calls came with, in the forest's weights; without one where nobody has weighed anything."""
-    calls = ((call, tree.weights) for tree in forest.trees for call in tree.calls if call.start < call.stop)
-    return {call.transition_id: weight_N[call.start] for call, weight_N in calls if weight_N[call.start]}
+def _given(forest: TokenForest) -> Weights:
+    """Factors that tokens came with, in the forest's weights; none where nobody has weighed anything."""
+    if not any(any(tree.weights) for tree in forest.trees):
+        return {}
+    return {
+        call.transition_id: list(tree.weights[call.start : call.stop])
+        for tree in forest.trees
+        for call in tree.calls
+    }
 
 
 def _incomplete(experience: Experience) -> int:

@@ -227,6 +227,12 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
                 "no place; put it in the loss"
             )
 
+        if self.estimator is Estimator.MAXRL and self.kl and self.kl.placement is Placement.REWARD:
+            raise ConfigError(
+                "advantage 'maxrl' divides by the mean return of a group, which a kl in the reward lowers below 0 "
+                "where all fail; put it in the loss"
+            )
+
     def _check_loss(self) -> None:
         if self.aggregation is Aggregation.SEQUENCE_SUM_NORM:
             raise ConfigError(

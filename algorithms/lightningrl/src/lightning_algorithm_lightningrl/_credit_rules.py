@@ -11,6 +11,7 @@ from agentlightning.types import Json
 from lightning_algorithm_lightningrl.advantages import DEFAULTS, AdvantageOptions, Estimator, Gae
 
 ANCHORED: Final = "group_by_state"
+_COUNTERFACTUAL: Final = "leave_one_out"
 _CRITIC: Final = "critic"
 _OUTCOME: Final = "outcome"
 _SUBTRACTS: Final = frozenset(
@@ -58,6 +59,10 @@ class CreditRules:
     def is_anchored(self, agent: str) -> bool:
         """Whether an agent's credits are its return and what a comparison of states adds to it."""
         return self.of(agent).get("mode") == ANCHORED
+
+    def is_counterfactual(self, agent: str) -> bool:
+        """Whether an agent's credits are its return and what the group's mean exceeds that without the agent by."""
+        return self.of(agent).get("mode") == _COUNTERFACTUAL
 
     def check(self, choice: Estimator | AdvantageOptions, *, estimator: Estimator) -> None:
         """Refuses credits on a scale that the advantage does not take off again.

@@ -7,20 +7,21 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 
 from agentlightning.algorithm import InFlightEngine, TrainingContext
-from agentlightning.config import decode_params
 from agentlightning.engine import InferenceEngine, Learner, ReferenceLearner, ValueLearner
 from agentlightning.errors import ConfigError, EngineError
 from agentlightning.types import Experience, Json
 from lightning_algorithm_lightningrl._batch import Batch, make_batch
 from lightning_algorithm_lightningrl._config import LightningRLConfig
 from lightning_algorithm_lightningrl._credit_rules import CreditRules
+from lightning_algorithm_lightningrl._settings import decode_settings
 from lightning_algorithm_lightningrl._sources import open_source
+from lightning_algorithm_lightningrl._temperature import off_policy, temperature_metrics, temperatures
 from lightning_algorithm_lightningrl.advantages import Compare
 
 
 def create(params: Mapping[str, Json]) -> LightningRL:
     """Builds the algorithm from its configuration. Raises `ConfigError`."""
-    return LightningRL(decode_params(params, LightningRLConfig, where="algorithm 'lightningrl'"))
+    return LightningRL(decode_settings(params, LightningRLConfig, where="algorithm 'lightningrl'"))
 
 
 class LightningRL:
@@ -37,7 +38,8 @@ class LightningRL:
         Raises:
             ConfigError: There is nothing to learn from or nothing that learns, or settings do not go together.
             EngineError: Too many calls of an update cannot be trained on.
-            NumericalError: The loss or a gradient is not finite; the learner has saved the batch.
+            NumericalError: Rewards are too large to be compared, or the loss or a gradient is not finite; the learner
+                has saved the batch of the latter.
         """
         config = self.config
         engine, learner = _model(context, config)
@@ -47,6 +49,7 @@ class LightningRL:
         tokens = int(str(context.state.get("num_tokens", 0)))
         length = float(str(context.state.get("length", 0.0)))
         baselines = _baselines(context.state)
+        told = False
         if context.val and not context.state:
             await context.evaluate(label="before", step=0)
         await context.phase(self.name, total=config.updates - step)
@@ -71,13 +74,17 @@ class LightningRL:
                     credit=credit,
                 )
                 _check_masked(batch, config.max_masked_share, step=step)
+                heat = temperatures(experience)
+                if not told and (other := off_policy(heat)):
+                    await context.event("other_temperature", f"update {step}: {other}")
+                    told = True
                 tokens += batch.forest.tokens_in
                 baselines = batch.baselines
                 length = length or batch.metrics["completions/mean_length"]
 
                 # learn: gradients over every trained token, then new weights
                 optimizer = config.optimizer(step)
-                metrics = batch.metrics | taken.metrics
+                metrics = batch.metrics | taken.metrics | temperature_metrics(heat)
                 metrics |= {"version": float(engine.version), "learning_rate": optimizer.learning_rate}
                 metrics |= {"completions/length_drift": _drift(metrics["completions/mean_length"], length)}
                 metrics |= {f"baseline/{agent}": value for agent, value in baselines.items()}
@@ -138,12 +145,14 @@ def _model(context: TrainingContext, config: LightningRLConfig) -> tuple[Inferen
     if config.kl is not None and not isinstance(context.learner, ReferenceLearner):
         raise ConfigError(
             f"kl pulls towards the weights that the run began with, which {type(context.learner).__name__} does not "
-            "keep; take an engine whose learner has reference_logprobs, or leave kl out"
+            "keep; set reference = true of engine 'torch' (with lora it always keeps them), take another engine whose "
+            "learner has reference_logprobs, or leave kl out"
         )
     if config.critic is not None and not isinstance(context.learner, ValueLearner):
         raise ConfigError(
             f"advantage 'token_gae' compares with what a value head expects, and {type(context.learner).__name__} has "
-            "none; set value_head = {} of engine 'torch', or take an advantage without one, such as 'grpo'"
+            "none; set value_head = {} of engine 'torch' or of the learner of 'vllm', or take an advantage without "
+            "one, such as 'grpo'"
         )
     if config.asynchronous.in_flight and not isinstance(context.engine, InFlightEngine):
         raise ConfigError(
@@ -172,7 +181,18 @@ def _drift(length: float, first: float) -> float:
 
 
 def _nothing(batch: Batch, *, step: int) -> str:
+    metrics = batch.metrics
+    dropped = f"{metrics['rollouts/dropped']:.0f} without a reward or left out"
+    if not metrics["rollouts/scored"]:
+        return (
+            f"update {step} has nothing to learn: no rollout was scored, {dropped}; see `agl pipeline show`"
+        )
+    if not metrics["completions/mean_calls"] and not any(batch.masked.values()):
+        return (
+            f"update {step} has nothing to learn: {metrics['rollouts/scored']:.0f} rollouts scored, none of which made "
+            "a call that is trained; `agl pipeline show` says what became of their calls"
+        )
     return (
-        f"update {step} has nothing to learn: {batch.metrics['rollouts/scored']:.0f} rollouts scored, "
-        f"{batch.metrics['frac_reward_zero_std']:.0%} of the groups with equal returns, masked calls {batch.masked!r}"
+        f"update {step} has nothing to learn: {metrics['rollouts/scored']:.0f} rollouts scored, {dropped}, "
+        f"{metrics['frac_reward_zero_std']:.0%} of the groups with equal returns, masked calls {batch.masked!r}"
     )

@@ -41,6 +41,7 @@ def batch_metrics(
         "rollouts/dropped": float(len(experience.episodes) - len(rollouts)),
         **_selected(experience),
         **_lengths(rollouts),
+        **_clipped(experience),
         "masked_share": sum(masked.values()) / found if found else 0.0,
         **{f"masked/{reason}": float(count) for reason, count in masked.items()},
         **_spread("staleness", [float(call.staleness) for call in calls if call.staleness is not None]),
@@ -55,6 +56,8 @@ def batch_metrics(
 
 def _rewards(groups: Sequence[Sequence[Played]]) -> Metrics:
     returns = [[rollout.outcome for rollout in group] for group in groups]
+    if not any(returns):  # what nobody scored has no reward, not one of 0
+        return {"groups_of_one": 0.0}
     metrics = {
         "reward": _mean(value for group in returns for value in group),
         "reward_std": _mean(statistics.stdev(group) for group in returns if len(group) > 1),
@@ -88,6 +91,14 @@ def _lengths(rollouts: Sequence[Played]) -> Metrics:
         "completions/max_length": max(lengths, default=0.0),
         "completions/mean_calls": _mean(float(len(rollout.calls)) for rollout in rollouts),
     }
+
+
+def _clipped(experience: Experience) -> Metrics:
+    """Share of the calls whose answer ended at the limit of tokens."""
+    records = [
+        one.tokens for trajectory in experience.trajectories for one in trajectory.transitions if one.tokens
+    ]
+    return {"completions/clipped_ratio": _mean(float(one.finish_reason == "length") for one in records)}
 
 
 def _spread(name: str, values: Sequence[float], *, least: bool = False) -> Metrics:

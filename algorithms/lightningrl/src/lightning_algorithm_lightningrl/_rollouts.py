@@ -50,11 +50,13 @@ class Played(msgspec.Struct, frozen=True, kw_only=True):
         outcome: Its return.
         outcomes: The return by dimension.
         calls: In order.
+        graded: What it was judged to be worth as a whole; None if nobody did, or where that is its return.
     """
 
     outcome: float
     outcomes: dict[str, float]
     calls: tuple[Sampled, ...]
+    graded: float | None = None
 
     @property
     def tokens(self) -> int:
@@ -140,7 +142,9 @@ def _played(trajectory: Trajectory, *, version: int | None, columns: Columns) ->
                 values=values,
             )
         )
-    return Played(outcome=outcome, outcomes=trajectory.outcomes, calls=tuple(calls))
+    return Played(
+        outcome=outcome, outcomes=trajectory.outcomes, calls=tuple(calls), graded=trajectory.outcome
+    )
 
 
 def _staleness(found: int, version: int | None) -> int | None:

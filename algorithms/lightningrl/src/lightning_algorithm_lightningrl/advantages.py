@@ -15,6 +15,7 @@ from typing import Annotated
 
 import msgspec
 
+from agentlightning.errors import ConfigError
 from lightning_algorithm_lightningrl.returns import whiten
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -29,7 +30,7 @@ class Estimator(StrEnum):
     - `grpo`: (c - mean(r)) / (std + eps), with the sample deviation (arXiv 2402.03300, section 4.1.2).
     - `dr_grpo`: c - mean(r) (arXiv 2503.20783, section 3.2).
     - `rloo`: c - mean of the other rollouts' r (arXiv 2402.14740).
-    - `maxrl`: (c - mean(r)) / mean(r); 0 where the mean is 0 (arXiv 2602.02710).
+    - `maxrl`: (c - mean(r)) / mean(r); 0 where the mean is 0, refused where it is below (arXiv 2602.02710).
     - `opo`: c - sum(length_i r_i) / sum(length_i), lengths in sampled tokens (arXiv 2505.23585).
     - `reinforce_pp_baseline`: c - mean(r), then whitened over the tokens of the batch (arXiv 2501.03262).
     - `gdpo`: `grpo` for each dimension of the outcome, weighted sum, whitened over rollouts (arXiv 2601.05242).
@@ -175,9 +176,9 @@ def group_advantages(
 ) -> list[list[float]]:
     """Advantages of the decisions that are compared with each other, in the shape of the credits.
 
-    Where all credits are equal there is nothing to learn, in a group of one included: advantages are exactly 0, except
-    for `reinforce`, which compares with nothing. `reinforce_pp_baseline` is the difference only: `whiten` over the
-    batch completes it.
+    Where all credits are equal there is nothing to learn, and nothing to compare with in a group of one, whatever
+    credits its decisions have: advantages are exactly 0, except for `reinforce`, which compares with nothing.
+    `reinforce_pp_baseline` is the difference only: `whiten` over the batch completes it.
 
     Args:
         credits_: Of the decisions, by rollout.
@@ -186,28 +187,30 @@ def group_advantages(
         tokens: Sampled tokens of each rollout (`opo`).
 
     Raises:
+        ConfigError: The mean return is one that the formula cannot divide by.
         ValueError: The formula needs more than one group's credits.
     """
     if estimator is Estimator.REINFORCE:
         return [list(decisions) for decisions in credits_]
-    if is_flat(credit for decisions in credits_ for credit in decisions):
-        return [[0.0] * len(decisions) for decisions in credits_]
     returns = [statistics.fmean(decisions) for decisions in credits_ if decisions]
+    if len(returns) < 2 or is_flat(credit for decisions in credits_ for credit in decisions):
+        return [[0.0] * len(decisions) for decisions in credits_]
     mean = statistics.fmean(returns)
     match estimator:
         case Estimator.GRPO:
-            return _scaled(credits_, mean, 1.0 / (deviation(credits_) + std_eps))
+            return _scaled(credits_, mean, unit(credits_, estimator=estimator, std_eps=std_eps))
         case Estimator.DR_GRPO | Estimator.REINFORCE_PP_BASELINE:
             return _scaled(credits_, mean, 1.0)
         case Estimator.MAXRL:
-            return _scaled(credits_, mean, 1.0 / mean if mean else 0.0)
+            return _scaled(credits_, mean, unit(credits_, estimator=estimator, std_eps=std_eps))
         case Estimator.RLOO:
             return _left_out(credits_, total=math.fsum(returns), count=len(returns))
         case Estimator.OPO:
             made = [
                 (length, statistics.fmean(own)) for length, own in zip(tokens, credits_, strict=True) if own
             ]
-            baseline = math.fsum(length * value for length, value in made) / sum(length for length, _ in made)
+            total = sum(length for length, _ in made)
+            baseline = math.fsum(length * value for length, value in made) / total if total else mean
             return _scaled(credits_, baseline, 1.0)
         case _:
             raise ValueError(f"{estimator.value!r} is not a formula of one group's credits")
@@ -272,6 +275,25 @@ def deviation(credits_: Credits) -> float:
     mean = statistics.fmean(statistics.fmean(decisions) for decisions in made)
     spread = math.fsum(statistics.fmean((credit - mean) ** 2 for credit in decisions) for decisions in made)
     return math.sqrt(spread / (len(made) - 1))
+
+
+def unit(credits_: Credits, *, estimator: Estimator, std_eps: float = 1e-6) -> float:
+    """What an advantage has per unit of the return: 1 for estimators that only subtract.
+
+    Raises:
+        ConfigError: The mean return is negative (`maxrl`).
+    """
+    if estimator.divides:
+        return 1.0 / (deviation(credits_) + std_eps)
+    if estimator is not Estimator.MAXRL:
+        return 1.0
+    mean = statistics.fmean(statistics.fmean(decisions) for decisions in credits_ if decisions)
+    if mean < 0:
+        raise ConfigError(
+            f"advantage 'maxrl' divides by the mean return of a group, which is {mean!r}: what is better than others "
+            "would be learned as worse. Give rewards of 0 and more, such as 1 for a pass, or take 'grpo'"
+        )
+    return 1.0 / mean if mean else 0.0
 
 
 def is_flat(values: Iterable[float]) -> bool:

@@ -21,6 +21,7 @@ def agl_register_algorithms() -> Sequence[AlgorithmSpec]:
             target="lightning_algorithm_lightningrl:create",
             summary="Reinforcement learning of weights: group-relative advantages, clipped policy gradient.",
             needs_learner=True,
+            on_policy=True,
         ),
         AlgorithmSpec(
             name="decisions",

@@ -10,6 +10,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from itertools import zip_longest
 
 WHITEN_EPS = 1e-8
 """Added to the variance, as verl does."""
@@ -70,8 +71,9 @@ def step_rewards(credits_: Sequence[float], *, gamma: float) -> list[float]:
 
     With the outcome as credit of every decision and gamma 1, that is the outcome at the end and 0 before.
     """
-    later = [*credits_[1:], 0.0]
-    return [credit - gamma * following for credit, following in zip(credits_, later, strict=True)]
+    return [
+        credit - gamma * following for credit, following in zip_longest(credits_, credits_[1:], fillvalue=0.0)
+    ]
 
 
 def whiten(values: Sequence[float], *, counts: Sequence[float]) -> list[float]:

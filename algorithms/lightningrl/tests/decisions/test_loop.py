@@ -174,6 +174,18 @@ async def test_too_few_rollouts_are_not_believed() -> None:
     assert "effective sample size" in message
 
 
+async def test_an_interval_over_few_groups_is_not_believed_however_many_rollouts_they_have() -> None:
+    def easy(context: PolicyContext, task: Json, episode: EpisodeBuilder, version: int) -> float:
+        return float(decide(context, episode, name="arm", options=ARMS, state=None) == "right")
+
+    wide: dict[str, Json] = {"tasks_per_update": 1, "group_size": 48, "window": 1_000, "holdout": 0.5}
+    context = await train(easy, updates=8, promote_every=8, min_effective=1.0, **wide)
+    assert logged(context, "decisions/ope/gain_low")[0] > 0
+    assert logged(context, "decisions/ope/promoted") == [0.0]
+    (message,) = [message for kind, message in context.events if kind == "candidate_refused"]
+    assert "192 rollouts to judge it on are of 4 groups only, and intervals over fewer than 8" in message
+
+
 async def test_the_estimates_that_decide_are_logged_and_close_to_what_comes_true() -> None:
     context = await train(bandit, promote_every=15)
     assert logged(context, "decisions/ope/promoted")[0] == 1.0
@@ -213,8 +225,15 @@ async def test_a_resource_of_another_kind_is_not_replaced() -> None:
 async def test_an_agent_that_decides_nothing_is_an_error_that_says_so() -> None:
     with pytest.raises(ConfigError, match=r"took a decision that can be learned .* call agl\.decide"):
         await train(lambda *_: 1.0)
-    with pytest.raises(ConfigError, match=r"among \['tool'\]"):
+    with pytest.raises(ConfigError, match=r"among \['tool'\] .*; it takes 'arm'"):
         await train(bandit, points=["tool"])
+
+
+async def test_updates_without_a_rollout_that_was_scored_have_no_reward() -> None:
+    async with open_store("memory://") as store:
+        context = PolicyContext(play=lambda *_: None, store=store, train=[1, 2])
+        await create({**SMALL, "updates": 1}).fit(context)
+    assert not {"reward", "reward_std", "decisions/reward"} & context.logged[0][1].keys()
 
 
 async def test_a_gradient_that_is_not_finite_stops_the_run() -> None:

@@ -19,7 +19,9 @@ class FilterParams(msgspec.Struct, frozen=True, kw_only=True):
     """Parameters of the stage; each one that is not given filters nothing.
 
     Attributes:
-        max_staleness: Most policy versions that a call may be older than the newest call of the batch.
+        max_staleness: Most updates of the weights that may lie between a call and the newest call that the batch has of
+            its run. Versions differ by their updates, but for weights that were loaded: after a rollback or a resume
+            updates are counted by way of those that both calls' weights were made from.
         max_tokens: Most tokens of any call of a rollout, prompt and answer.
         max_answer_tokens: Most sampled tokens of a rollout in all.
         max_calls: Most decisions of a rollout.
@@ -50,12 +52,12 @@ class Filter:
         self._params = decode_params(params, FilterParams, where=f"stage {self.name!r}")
 
     def __call__(self, experience: Experience) -> Experience:
-        newest = max(map(_newest, experience.trajectories), default=-1)
+        ages = _Ages(experience)
         gone = [
             Drop(id=trajectory.attempt.id, reason=reason)
             for group in experience.groups
             for trajectory in group.trajectories
-            if (reason := next(self._reasons(trajectory, newest=newest), ""))
+            if (reason := next(self._reasons(trajectory, ages), ""))
         ]
         if self._params.whole_groups:
             ids = {drop.id for drop in gone}
@@ -70,7 +72,7 @@ class Filter:
         flat = {group.key: reason for group in kept.groups if (reason := self._flat(group))}
         return leaving_out(kept, flat) if flat else kept
 
-    def _reasons(self, trajectory: Trajectory, *, newest: int) -> Iterator[str]:
+    def _reasons(self, trajectory: Trajectory, ages: _Ages) -> Iterator[str]:
         params = self._params
         answers = 0
         for transition in trajectory.transitions:
@@ -78,8 +80,12 @@ class Filter:
             if record is None:
                 continue
             answers += len(record.response) // _TOKEN_BYTES
-            if params.max_staleness is not None and newest - record.version > params.max_staleness:
-                yield f"a call is more than {params.max_staleness} versions old"
+            if params.max_staleness is not None:
+                age = ages.of(trajectory, record.version)
+                if age is None:
+                    yield "a call is of weights that those of the newest call were not made from"
+                elif age > params.max_staleness:
+                    yield f"a call is more than {params.max_staleness} versions old"
             tokens = (len(record.prompt) + len(record.response)) // _TOKEN_BYTES
             if params.max_tokens is not None and tokens > params.max_tokens:
                 yield f"a call has more than {params.max_tokens} tokens"
@@ -96,6 +102,27 @@ class Filter:
         if self._params.zero_advantage and len(found | returns) == 1:
             return "all credits of its group are equal"
         return ""
+
+
+class _Ages:
+    """How old calls are, within the run that each belongs to: numbers of different runs say nothing of each other."""
+
+    def __init__(self, experience: Experience) -> None:
+        self._lineages = experience.lineages
+        self._newest: dict[str | None, int] = {}
+        for trajectory in experience.trajectories:
+            run = trajectory.rollout.run_id
+            self._newest[run] = max(self._newest.get(run, -1), _newest(trajectory))
+
+    def of(self, trajectory: Trajectory, version: int) -> int | None:
+        """Updates between a version and the newest; None if they have nothing in common that is known."""
+        run = trajectory.rollout.run_id
+        newest = self._newest[run]
+        lineage = self._lineages.get(run)
+        # a version that nobody knows is -1, and as old as it can be
+        if lineage is None or version < 0:
+            return newest - version
+        return lineage.updates_between(newest, version)
 
 
 def _newest(trajectory: Trajectory) -> int:

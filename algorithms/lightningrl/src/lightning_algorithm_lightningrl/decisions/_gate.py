@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Final, cast
 
 from agentlightning.algorithm import TrainingContext
 from agentlightning.errors import ConfigError
@@ -11,6 +11,9 @@ from agentlightning.types import DecisionPolicy, Resource, ResourceSet
 from lightning_algorithm_lightningrl.decisions._config import DecisionsConfig, Promotion
 from lightning_algorithm_lightningrl.decisions._learner import DecisionLearner
 from lightning_algorithm_lightningrl.decisions.offpolicy import Comparison, compare, default_target, target_of
+
+LEAST_GROUPS: Final = 8
+"""Held-out groups below which a bootstrap over groups promises too much: of two, every fourth chance gain passes."""
 
 
 class Gate:
@@ -45,7 +48,8 @@ class Gate:
                 incumbent=target_of(state.incumbent) if state.incumbent else default_target,
                 seed=self._context.seed,
             )
-        reason = _objection(found, config)
+        groups = len({rollout.group for rollout in state.window})
+        reason = _objection(found, config, groups=groups)
         if not reason or config.promote is Promotion.ALWAYS:
             await self._publish(policy, step=step, live=True)
             state.incumbent = policy
@@ -81,7 +85,7 @@ async def live_policy(context: TrainingContext, *, resource: str) -> DecisionPol
     return cast("DecisionPolicy", record.load({DecisionPolicy.kind: DecisionPolicy}))
 
 
-def _objection(found: Comparison | None, config: DecisionsConfig) -> str:
+def _objection(found: Comparison | None, config: DecisionsConfig, *, groups: int) -> str:
     """Why a candidate is not promoted; empty if it is."""
     if found is None:
         return "no rollouts were held out so far to judge it on"
@@ -89,6 +93,12 @@ def _objection(found: Comparison | None, config: DecisionsConfig) -> str:
         return (
             f"the effective sample size is {found.candidate.effective:.1f} of {found.candidate.n} rollouts, below "
             f"min_effective={config.min_effective:g}"
+        )
+    if groups < LEAST_GROUPS:
+        return (
+            f"the {found.candidate.n} rollouts to judge it on are of {groups} groups only, and intervals over fewer "
+            f"than {LEAST_GROUPS} are too narrow; wait for more, or raise window ({config.window}) or holdout "
+            f"({config.holdout:g})"
         )
     gain = found.gain
     if gain.low <= 0:

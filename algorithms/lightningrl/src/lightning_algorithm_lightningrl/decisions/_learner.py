@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from agentlightning import semconv
 from agentlightning.decisions import vectors
 from agentlightning.errors import ConfigError, NumericalError
 from agentlightning.types import DecisionPolicy, Experience, Json, pack_weights
@@ -92,13 +93,13 @@ class DecisionLearner:
         if rollouts and not any(rollout.decisions for rollout in rollouts):
             raise ConfigError(
                 f"none of {len(rollouts)} rollouts took a decision {_named(config.points)}that can be learned "
-                f"(left out: {left!r}); call agl.decide in the agent, or use another algorithm"
+                f"(left out: {left!r}); {_taken(experience)}"
             )
         learned = self._hold_out(rollouts)
         epsilon, temperature = config.exploration(state.update)
+        values = [rollout.value for rollout in rollouts]
         metrics = {
-            "decisions/reward": _mean([rollout.value for rollout in rollouts]),
-            "decisions/reward_std": _deviation([rollout.value for rollout in rollouts]),
+            **_earned(values),
             "decisions/held_out": float(len(state.window)),
             "decisions/left_out": float(sum(left.values())),
             "decisions/epsilon": epsilon,
@@ -212,6 +213,28 @@ def _deviation(values: Sequence[float]) -> float:
     """Standard deviation; infinite where it is beyond floating point."""
     mean = _mean(values)
     return math.sqrt(_mean([(value - mean) * (value - mean) for value in values]))
+
+
+def _earned(values: Sequence[float]) -> dict[str, float]:
+    """Mean and deviation of the returns; nothing where no rollout was scored."""
+    if not values:
+        return {}
+    return {"decisions/reward": _mean(values), "decisions/reward_std": _deviation(values)}
+
+
+def _taken(experience: Experience) -> str:
+    """Which decisions there are, for somebody who looks for others."""
+    names = sorted(
+        {
+            repr(span.attributes.get(semconv.DECISION_NAME))
+            for episode in experience.episodes
+            for span in episode.spans
+            if span.operation == semconv.OPERATION_DECISION
+        }
+    )
+    if names:
+        return f"it takes {', '.join(names)}"
+    return "call agl.decide in the agent, or use another algorithm"
 
 
 def _named(points: Sequence[str]) -> str:

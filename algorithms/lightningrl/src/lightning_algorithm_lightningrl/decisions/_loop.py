@@ -6,9 +6,9 @@ import random
 from collections.abc import Mapping, Sequence
 
 from agentlightning.algorithm import TrainingContext
-from agentlightning.config import decode_params
 from agentlightning.errors import ConfigError
 from agentlightning.types import Json
+from lightning_algorithm_lightningrl._settings import decode_settings
 from lightning_algorithm_lightningrl.decisions._config import DecisionsConfig
 from lightning_algorithm_lightningrl.decisions._gate import Gate, live_policy
 from lightning_algorithm_lightningrl.decisions._learner import DecisionLearner
@@ -16,7 +16,7 @@ from lightning_algorithm_lightningrl.decisions._learner import DecisionLearner
 
 def create(params: Mapping[str, Json]) -> Decisions:
     """Builds the algorithm from its configuration. Raises `ConfigError`."""
-    return Decisions(decode_params(params, DecisionsConfig, where="algorithm 'decisions'"))
+    return Decisions(decode_settings(params, DecisionsConfig, where="algorithm 'decisions'"))
 
 
 class Decisions:
@@ -62,7 +62,11 @@ class Decisions:
             done = step + 1
             if done % config.promote_every == 0 or done == config.updates:
                 metrics |= await gate.judge(step=step)
-            known = {"reward": metrics["decisions/reward"], "reward_std": metrics["decisions/reward_std"]}
+            known = {
+                name: metrics[f"decisions/{name}"]
+                for name in ("reward", "reward_std")
+                if f"decisions/{name}" in metrics
+            }
             await context.log(metrics | known, step=step)
 
             step = done
