@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from agentlightning import semconv
 from agentlightning.errors import EngineError, StoreUnavailable
 from agentlightning.store import MemoryStore, Store
-from agentlightning.types import RolloutRequest, Span, SpanSource, TokenRecord
-from agentlightning.versions import Versions, highest_seen
+from agentlightning.types import PolicyLineage, RolloutRequest, RunEvent, Span, SpanSource, TokenRecord
+from agentlightning.versions import Versions, highest_seen, lineage_of, loading
 
 EVENTS = st.lists(st.sampled_from(["publish", "load", "kill"]) | st.integers(0, 30), max_size=40)
 
@@ -99,3 +99,45 @@ async def test_the_highest_version_that_a_run_was_seen_with_is_of_its_calls() ->
         changed = array("i", [5, 5, 7]).tobytes()
         await call(store, "mine", operation=semconv.OPERATION_CHAT, version=5, versions=changed)
         assert await highest_seen(store, "mine") == 7
+
+
+STEPS = st.lists(st.just("update") | st.none() | st.integers(0, 40), max_size=40)
+
+
+@given(STEPS, st.data())
+def test_updates_between_versions_are_the_shortest_way_over_what_they_were_made_from(
+    steps: list[str | int | None], data: st.DataObject
+) -> None:
+    ways: dict[int, dict[int, int]] = {0: {}}
+    loaded: dict[int, int | None] = {}
+    for version, step in enumerate(steps, 1):
+        before = version - 1 if step == "update" else int(step) % version if step is not None else None
+        ways[version] = {}
+        if before is not None:
+            ways[version][before] = ways[before][version] = int(step == "update")
+        if step != "update":
+            loaded[version] = before
+    one, other = (data.draw(st.integers(0, len(steps))) for _ in range(2))
+    assert PolicyLineage(loaded=loaded).updates_between(one, other) == _shortest(ways, one).get(other)
+
+
+def _shortest(ways: dict[int, dict[int, int]], start: int) -> dict[int, int]:
+    """Distances to all that can be reached; the ways are a forest."""
+    found, left = {start: 0}, [start]
+    while left:
+        near = left.pop()
+        for to, length in ways[near].items():
+            if to not in found:
+                found[to] = found[near] + length
+                left.append(to)
+    return found
+
+
+def test_events_say_which_versions_were_loaded() -> None:
+    events = [
+        RunEvent(kind="weights", message="", time=0.0, data=dict(loading(7, was=4))),
+        RunEvent(kind="pipeline", message="", time=0.0, data={"version": 8}),
+        RunEvent(kind="weights", message="policy version 9 is loaded from checkpoint 000001", time=0.0),
+        RunEvent(kind="weights", message="", time=0.0, data=dict(loading(12, was=None))),
+    ]
+    assert lineage_of(events) == PolicyLineage(loaded={7: 4, 12: None})

@@ -7,8 +7,10 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Self, cast
 
@@ -54,8 +56,22 @@ def _descendants(pid: int) -> Iterator[int]:
                 yield from _descendants(int(child))
 
 
+@cache
+def _undertaker() -> IO[bytes]:
+    """Takes notes of process groups; one process for all of them, which sees it when this one is gone."""
+    command = [sys.executable, "-I", str(Path(__file__).with_name("undertaker.py"))]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0, start_new_session=True)
+    return cast("IO[bytes]", process.stdin)
+
+
+def _note(word: str, group: int) -> None:
+    _undertaker().write(f"{word} {group}\n".encode())
+
+
 class Program:
     """A process group that runs only during its turns; what it says goes to a log that errors show.
+
+    It ends with this process, even if that is killed.
 
     Args:
         cores: Where it may run; None is anywhere.
@@ -72,6 +88,7 @@ class Program:
         self._folder = tempfile.TemporaryDirectory(prefix="agl-bench-")
         self._log = Path(self._folder.name) / "log"
         pipe = subprocess.PIPE if talks else None
+        _undertaker()
         with self._log.open("wb") as log:
             self.process: subprocess.Popen[str] = subprocess.Popen(
                 command,
@@ -82,6 +99,8 @@ class Program:
                 stderr=log,
                 text=True,
                 start_new_session=True,
+                # it is noted before it is anything: this process may be killed as soon as it has begun
+                preexec_fn=lambda: _note("begun", os.getpid()),  # noqa: PLW1509 - no threads are here yet
             )
         if cores is not None:
             os.sched_setaffinity(self.process.pid, cores)
@@ -98,6 +117,7 @@ class Program:
             self.process.wait(_STOP_TIMEOUT_S)
         self._signal(signal.SIGKILL)
         self.process.wait()
+        _note("ended", self.process.pid)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):

@@ -28,6 +28,7 @@ from agentlightning._recipe import Recipe, environment, read_jsonl, write_tasks
 from agentlightning._session import Session
 from agentlightning.budget import BudgetMeter, prices_of
 from agentlightning.capture import Exporter
+from agentlightning.continuous import Traffic
 from agentlightning.engine import Backend, BackendFactory
 from agentlightning.errors import (
     AglError,
@@ -39,11 +40,12 @@ from agentlightning.errors import (
     StoreUnavailable,
     in_full,
 )
-from agentlightning.gateway import GatewayConfig, GatewayFactory, Upstream
+from agentlightning.gateway import GatewayConfig, GatewayFactory, Sampling, Upstream
 from agentlightning.observer import Observer, Observers, RunStarted
 from agentlightning.plugins import Plugins
 from agentlightning.runner import Grader, Launcher, Runner, RunnerConfig
 from agentlightning.specs import (
+    AlgorithmSpec,
     AppSpec,
     EngineSpec,
     LauncherSpec,
@@ -142,12 +144,15 @@ async def _store(parts: Parts, stack: AsyncExitStack) -> Store:
 async def _claim(store: Store, recipe: Recipe, *, kind: RunKind, name: str, resume: str | None) -> Run:
     """Creates the run, or takes over one that nobody drives any more."""
     now = time.time()
+    if kind is RunKind.TRAIN and recipe.continuous is not None and recipe.engine is not None:
+        await _check_alone(store, resume=resume)
     if resume is not None:
         before = judged(await store.runs.get(resume))
         if before.status not in (RunStatus.INTERRUPTED, RunStatus.STOPPED):
             raise ConfigError(
                 f"run {resume} is {before.status}; only interrupted and stopped runs can be resumed"
             )
+        _check_same(before, recipe, kind=kind, name=name)
         await store.runs.update(resume, status=before.status)
         run = await store.runs.update(
             resume, status=RunStatus.RUNNING, owner=owner_name(), ttl_s=_OWNER_TTL_S
@@ -169,6 +174,38 @@ async def _claim(store: Store, recipe: Recipe, *, kind: RunKind, name: str, resu
             expires_at=now + _OWNER_TTL_S,
         )
     )
+
+
+async def _check_alone(store: Store, *, resume: str | None) -> None:
+    """Each of two learners would serve its own weights under the sets of the other, and judge them by that."""
+    for one in map(judged, await store.runs.list()):
+        learns = one.config.get("continuous") is not None and one.config.get("engine") is not None
+        if learns and one.status is RunStatus.RUNNING and one.id != resume:
+            raise ConfigError(
+                f"run {one.id} learns weights on this store already; stop it first (agl runs stop {one.id}), or "
+                "give this run a store of its own (--store)"
+            )
+
+
+def _check_same(before: Run, recipe: Recipe, *, kind: RunKind, name: str) -> None:
+    """A checkpoint means something to the algorithm that wrote it, and to nobody else."""
+    if before.kind is not kind:
+        raise ConfigError(
+            f"run {before.id} is of kind {before.kind.value!r}, which has nothing to go on with; begin anew"
+        )
+    if before.algorithm != name:
+        raise ConfigError(
+            f"run {before.id} was begun with algorithm {before.algorithm!r}, and this is {name!r}; go on with the "
+            f"same one: agl runs resume {before.id}"
+        )
+    continuous = before.config.get("continuous") is not None
+    if continuous != (recipe.continuous is not None):
+        what, call = (
+            ("learns continuously", "learn(…, ") if continuous else ("is a training that ends", "fit(")
+        )
+        raise ConfigError(
+            f"run {before.id} {what}; go on with Trainer.{call}resume={before.id!r}) or agl runs resume {before.id}"
+        )
 
 
 async def _give_up_unfinished(store: Store, run_id: str) -> None:
@@ -285,10 +322,22 @@ async def _start_model(
     if not upstreams:
         return
     build = cast("GatewayFactory", plugins.load(plugins.find(AppSpec, "gateway")))
-    config = GatewayConfig(port=recipe.port, sampling=recipe.sampling)
+    config = GatewayConfig(
+        port=recipe.port, sampling=recipe.sampling, on_policy=_policy_sampling(recipe, plugins)
+    )
     session.gateway = build(store=session.store, upstreams=upstreams, config=config)
     await session.gateway.start()
     stack.push_async_callback(session.gateway.stop)
+
+
+def _policy_sampling(recipe: Recipe, plugins: Plugins) -> Sampling:
+    """How training rollouts are sampled where nobody says: as the algorithm needs it, but for agents that are live."""
+    live = recipe.continuous is not None and recipe.continuous.traffic is Traffic.LIVE
+    if live or not any(
+        plugins.find(AlgorithmSpec, one.name).on_policy for one in recipe.algorithm.algorithms
+    ):
+        return Sampling()
+    return Sampling(temperature=1.0, top_p=1.0)
 
 
 async def _load_checkpoint(session: Session, *, resume: str | None, weights_of: str | None) -> None:
@@ -298,6 +347,7 @@ async def _load_checkpoint(session: Session, *, resume: str | None, weights_of: 
     if source.checkpoint is None:
         if weights_of:
             raise ConfigError(f"run {weights_of} has no checkpoint to evaluate")
+        await session.tell_weights("is what the run goes on with: it has no checkpoint", was=None)
         return
     directory = Path(source.checkpoint.path)
     try:
@@ -306,7 +356,11 @@ async def _load_checkpoint(session: Session, *, resume: str | None, weights_of: 
         raise EngineError(
             f"checkpoint {str(directory)!r} of run {source.id} cannot be read: {error}"
         ) from error
-    await session.load_weights(directory, origin=f"checkpoint {directory.name} of run {source.id}")
+    await session.load_weights(
+        directory,
+        origin=f"checkpoint {directory.name} of run {source.id}",
+        was=manifest.get("version") if resume else None,
+    )
     if resume:
         session.state, session.serial = manifest["state"], manifest["serial"]
         session.meter.restore(manifest["spent"])

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from agentlightning.algorithm import EvaluationReport
 from agentlightning.observer import (
     Evaluated,
     Event,
@@ -48,7 +49,7 @@ class Progress:
         self._started = self._phase_started = self._training_started = clock()
         self._last_line = -math.inf
         self._phase = self._training = PhaseStarted(name="starting")
-        self._steps = 0
+        self._steps = _Steps()
         self._tokens = _Rate(clock)
         self._finished = self._failed = self._in_phase = 0
         self._rewards: deque[float] = deque(maxlen=_WINDOW)
@@ -69,8 +70,7 @@ class Progress:
             case MetricsLogged():
                 self._log(event)
             case Evaluated():
-                report = event.report
-                line = f"{event.label}: {report.mean:.3f} [{report.low:.3f}, {report.high:.3f}] on {report.n} tasks"
+                line = f"{event.label}: {_outcome(event.report)}"
                 self._evaluations.append(line)
                 self._say(line)
                 self._phase = self._training
@@ -94,7 +94,7 @@ class Progress:
         """An evaluation is an interlude; an algorithm starts its own count."""
         self._phase, self._in_phase, self._phase_started = event, 0, self._clock()
         if event.unit == "steps":
-            self._training, self._steps, self._training_started = event, 0, self._clock()
+            self._training, self._steps, self._training_started = event, _Steps(), self._clock()
             self._step, self._metrics = 0, {}
             self._tokens = _Rate(self._clock)
         self._say(f"{event.name} …")
@@ -109,7 +109,8 @@ class Progress:
     def _log(self, event: MetricsLogged) -> None:
         self._step = event.step
         self._metrics |= event.metrics
-        self._steps += not all(name.startswith("eval/") for name in event.metrics)
+        if not all(name.startswith("eval/") for name in event.metrics):
+            self._steps.update(event.step)
         for name, value in event.metrics.items():
             if name.endswith("num_tokens"):
                 self._tokens.update(value)
@@ -152,10 +153,11 @@ class Progress:
         return Group(table)
 
     def _done(self) -> int:
-        return self._steps if self._phase.unit == "steps" else self._in_phase
+        return self._steps.done() if self._phase.unit == "steps" else self._in_phase
 
     def _share(self) -> str:
-        return f"  {self._done()}/{self._phase.total}" if self._phase.total else ""
+        total = self._phase.total
+        return f"  {min(self._done(), total)}/{total}" if total else ""
 
     def _eta(self) -> str:
         done, total = self._done(), self._phase.total
@@ -171,6 +173,28 @@ class Progress:
         half = 1.96 * pstdev(self._rewards) / math.sqrt(len(self._rewards))
         text = Text(f"{fmean(self._rewards):.3f} ± {half:.3f} ", style="green")
         return text.append(sparkline(list(self._curve)), style="dim")
+
+
+class _Steps:
+    """How many steps of a phase are done, where only every so many-th logs metrics, or several times."""
+
+    def __init__(self) -> None:
+        self._first: int | None = None
+        self._last = 0
+        self._stride = 1
+
+    def update(self, step: int) -> None:
+        """Takes the step of newly logged metrics; the distance of the first two says how many each stands for."""
+        if self._first is None:
+            self._first = self._last = step
+        elif step > self._last:
+            if self._last == self._first:
+                self._stride = step - self._first
+            self._last = step
+
+    def done(self) -> int:
+        """0 until one has logged."""
+        return 0 if self._first is None else self._last - self._first + self._stride
 
 
 class _Rate:
@@ -200,6 +224,13 @@ def sparkline(values: list[float]) -> str:
     low, high = min(values), max(values)
     scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
     return "".join(_BARS[round((value - low) * scale)] for value in values)
+
+
+def _outcome(report: EvaluationReport) -> str:
+    if not report.n:
+        failures = ", ".join(f"{kind} {count}" for kind, count in report.failures.items())
+        return f"no task has an outcome{f' ({failures})' if failures else ''}"
+    return f"{report.mean:.3f} [{report.low:.3f}, {report.high:.3f}] on {report.n} tasks"
 
 
 def _duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -19,7 +19,14 @@ from agentlightning._episodes import read_episodes
 from agentlightning.algorithm import EvaluationReport
 from agentlightning.budget import BudgetMeter
 from agentlightning.engine import InferenceEngine, Learner
-from agentlightning.errors import ConfigError, Interrupted, NumericalError, StoreError, StoreUnavailable
+from agentlightning.errors import (
+    ConfigError,
+    Interrupted,
+    NotFound,
+    NumericalError,
+    StoreError,
+    StoreUnavailable,
+)
 from agentlightning.gateway import CanaryScore, Gateway, Sampling
 from agentlightning.observer import Evaluated, MetricsLogged, Observers, PhaseStarted, RunFinished
 from agentlightning.pipeline import Pipeline
@@ -27,10 +34,12 @@ from agentlightning.statistics import mean_interval
 from agentlightning.store import Store
 from agentlightning.types import (
     Checkpoint,
+    Episode,
     Experience,
     Json,
     MetricPoint,
     Mode,
+    PolicyLineage,
     Resource,
     ResourceSet,
     ResourceState,
@@ -41,6 +50,7 @@ from agentlightning.types import (
     RunEvent,
     RunStatus,
 )
+from agentlightning.versions import WEIGHTS_EVENT, lineage_of, loading
 
 _KEPT_CHECKPOINTS = 2
 
@@ -62,6 +72,7 @@ class Session:
         saved_version: Policy version of the weights in the newest checkpoint of this process; -1 if there is none.
         canary_version: Newest policy version whose canary was logged.
         directory: Where the run keeps its files.
+        lineages: Of policy versions, by run, as far as they were read.
     """
 
     run: Run
@@ -84,6 +95,7 @@ class Session:
     saved_version: int = -1
     canary_version: int = -1
     workers: asyncio.Task[None] | None = None
+    lineages: dict[str | None, PolicyLineage] = field(default_factory=dict)
 
     async def rollouts(
         self,
@@ -93,8 +105,9 @@ class Session:
         mode: Mode = Mode.TRAIN,
         step: int = 0,
         resources: ResourceSet | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> list[Rollout]:
-        """See `TrainingContext.rollouts`."""
+        """See `TrainingContext.rollouts`; they may be given labels besides the step."""
         self.raise_if_stopped()
         self.meter.reserve(len(tasks) * samples)
         pinned = resources.id if resources else None
@@ -108,7 +121,7 @@ class Session:
                 seed=derive_seed(self.seed, mode, step, index, sample),
                 resources=pinned,
                 config=self.rollout_config,
-                metadata={"step": str(step)},
+                metadata={"step": str(step), **(metadata or {})},
             )
             for index, task in enumerate(tasks)
             for sample in range(samples)
@@ -154,9 +167,18 @@ class Session:
         if not own:
             self.meter.check_time()  # rollouts of others were never reserved
         self.meter.count(own)
-        experience = self.pipeline.run(Experience(episodes=episodes))
+        lineages = await self._lineages(episodes, source or self.store)
+        experience = self.pipeline.run(Experience(episodes=episodes, lineages=lineages))
         await self._log_pipeline(experience, step)
         return experience
+
+    async def _lineages(self, episodes: Sequence[Episode], store: Store) -> dict[str | None, PolicyLineage]:
+        """Of the runs that the rollouts belong to; each is read once, and anew after this run has loaded weights."""
+        for run_id in {one.rollout.run_id for one in episodes} - self.lineages.keys():
+            if run_id is not None:
+                with suppress(NotFound):  # agents may put their rollouts under any name
+                    self.lineages[run_id] = lineage_of(await store.runs.events(run_id))
+        return dict(self.lineages)
 
     async def _log_pipeline(self, experience: Experience, step: int) -> None:
         stages: Json = msgspec.to_builtins(experience.reports)
@@ -240,17 +262,32 @@ class Session:
             step=step,
         )
 
-    async def load_weights(self, directory: Path, *, origin: str) -> None:
+    async def load_weights(self, directory: Path, *, origin: str, was: int | None = None) -> None:
         """Puts weights back into the learner, if there is one; they are served under a version of their own.
 
         Args:
             directory: What the learner saved.
             origin: What that was, for people.
+            was: Policy version of this run that they had; None if they are of another.
         """
         if self.learner is None or self.engine is None:
             return
         await self.learner.load_state(directory)
-        await self.event("weights", f"policy version {self.engine.version} is loaded from {origin}")
+        await self.tell_weights(f"is loaded from {origin}", was=was)
+
+    async def tell_weights(self, how: str, *, was: int | None) -> None:
+        """Records that the present policy version is not one update of the one before."""
+        if self.engine is None or self.learner is None:
+            return
+        version = self.engine.version
+        event = RunEvent(
+            kind=WEIGHTS_EVENT,
+            message=f"policy version {version} {how}",
+            time=time.time(),
+            data=dict(loading(version, was=was)),
+        )
+        await self.store.runs.log(self.run.id, events=[event])
+        self.lineages.pop(self.run.id, None)
 
     @asynccontextmanager
     async def weight_update(self) -> AsyncIterator[None]:
@@ -320,7 +357,14 @@ class Session:
         root = self.directory / "checkpoints"
         final = root / f"{self.serial:06d}"
         spent = self.meter.spent()
-        manifest = {"step": step, "serial": self.serial, "state": dict(state), "spent": self.meter.manifest()}
+        version = self.engine.version if self.engine else None
+        manifest: dict[str, Json] = {
+            "step": step,
+            "serial": self.serial,
+            "version": version,
+            "state": dict(state),
+            "spent": self.meter.manifest(),
+        }
         try:
             await self._write_checkpoint(final, manifest)
         except OSError as error:

@@ -22,7 +22,7 @@ class SetWeights:
         session: The run.
 
     Attributes:
-        held: Id of the set whose weights the learner has; empty if they are those of none.
+        held: Where the weights are that the learner has; empty if they are those of no set.
     """
 
     def __init__(self, session: Session) -> None:
@@ -42,13 +42,16 @@ class SetWeights:
 
     async def load(self, chosen: ResourceSet) -> None:
         """Gives the learner the weights of a set, if it has any and the learner has others."""
-        if not self.among(chosen) or self.held == chosen.id:
+        if not self.among(chosen) or self.held == (weights := self._weights(chosen)).path:
             return
-        async with self._session.weight_update():
-            await self._session.load_weights(
-                self._state(chosen), origin=f"resource set {chosen.version} ({chosen.id})"
+        session = self._session
+        async with session.weight_update():
+            await session.load_weights(
+                self._state(chosen),
+                origin=f"resource set {chosen.version} ({chosen.id})",
+                was=weights.version if chosen.run_id == session.run.id else None,
             )
-        self.held = chosen.id
+        self.held = weights.path
 
     async def propose(self, base: ResourceSet | None, *, step: int, state: Path | None = None) -> ResourceSet:
         """Publishes the learner's weights as a candidate, beside whatever else is in a set.
@@ -79,7 +82,7 @@ class SetWeights:
             run_id=session.run.id,
             step=step,
         )
-        self.held = proposed.id
+        self.held = str(place)
         return proposed
 
     async def deliver(self) -> None:

@@ -13,14 +13,15 @@ from agentlightning._round import STRIDE, RoundContext
 from agentlightning._set_weights import SetWeights
 from agentlightning.algorithm import Algorithm
 from agentlightning.errors import ConfigError
-from agentlightning.promotion import Comparison, Verdict, by_tasks, by_traffic, traffic
-from agentlightning.types import Json, Mode, ResourceSet, ResourceState
+from agentlightning.promotion import STREAM, Comparison, LiveRollouts, Verdict, by_tasks, by_traffic, traffic
+from agentlightning.types import Json, ResourceSet, ResourceState
 
 if TYPE_CHECKING:
     from agentlightning._session import Session
 
 __all__ = ["Accept", "Continuous", "ContinuousLoop", "Traffic"]
 
+_LISTED: Final = 100
 _POLL_S: Final = 1.0
 _PATIENCE: Final = 4
 """A canary that nothing can be said about is given up after so many times its rollouts."""
@@ -67,9 +68,22 @@ class Continuous(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     rounds: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def __post_init__(self) -> None:
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            try:
+                msgspec.structs.force_setattr(self, field.name, msgspec.convert(value, type=field.type))
+            except msgspec.ValidationError as error:
+                raise ConfigError(
+                    f"{field.name}={value!r} of continuous learning cannot be used: {error}"
+                ) from error
         if not self.every_rollouts and not self.every_seconds:
             raise ConfigError(
                 "a round begins after every_rollouts or every_seconds, and both are 0; give one of them"
+            )
+        if self.traffic is Traffic.STREAM and self.canary and not self.every_rollouts:
+            raise ConfigError(
+                "no rollout is played in a round, as every_rollouts is 0, and a canary would never be judged; give "
+                "every_rollouts, traffic='live' (--live), or canary 0"
             )
 
 
@@ -87,6 +101,7 @@ class ContinuousLoop:
         self._algorithm = algorithm
         self._rule = rule
         self._weights = SetWeights(session)
+        self._live = LiveRollouts(session.store)
         self._context: RoundContext | None = None
         self._begun = 0
         state = session.state
@@ -119,6 +134,7 @@ class ContinuousLoop:
         while not self._rule.rounds or self._round < self._rule.rounds:
             canary = None
             if not self._inner:
+                await self._take_up_weights()
                 await self._wait_for_traffic()
                 canary = await self._judge()
             if canary is None:
@@ -213,7 +229,7 @@ class ContinuousLoop:
                 session.train[place % len(session.train)]
                 for place in range(first, first + rule.every_rollouts)
             ]
-            rollouts = await session.rollouts(tasks, step=(self._round + 1) * STRIDE - 1)
+            rollouts = await session.rollouts(tasks, step=(self._round + 1) * STRIDE - 1, metadata=STREAM)
             await session.experience(rollouts, step=self._round)
         seen = 0
         while (rule.traffic is Traffic.LIVE and seen < rule.every_rollouts) or time.monotonic() < until:
@@ -221,9 +237,8 @@ class ContinuousLoop:
             session.meter.check_time()
             done = await session.store.rollouts.completions(after=self._cursor, wait_s=_POLL_S, limit=1_000)
             self._cursor = done[-1].cursor if done else self._cursor
-            seen += sum(
-                one.rollout.mode is Mode.TRAIN and one.rollout.run_id != session.run.id for one in done
-            )
+            ended = [one.rollout for one in done if one.rollout.run_id != session.run.id]
+            seen += len(await self._live.among(ended))
 
     async def _judge(self) -> ResourceSet | None:
         """Promotes the canary or takes it back, or takes back what is live; returns a canary that needs more time."""
@@ -239,18 +254,19 @@ class ContinuousLoop:
         if len(mine) < self._rule.canary_rollouts:
             return canary
         compared = by_traffic(mine, found.get(live.id if live else None, []))
-        if self._accepts(compared, judged_before=bool(self._session.val)):
+        enough = compared.n >= self._rule.canary_rollouts
+        if enough and self._accepts(compared, judged_before=bool(self._session.val)):
             await self._move(canary, ResourceState.LIVE, why=f"live: {compared}")
             self._watched = ""
             return None
-        if compared.verdict is Verdict.UNDECIDED and len(mine) < _PATIENCE * self._rule.canary_rollouts:
+        if compared.verdict is not Verdict.WORSE and len(mine) < _PATIENCE * self._rule.canary_rollouts:
             return canary
         await self._take_back(canary, live, why=f"taken back: {compared}")
         return None
 
     def _accepts(self, compared: Comparison, *, judged_before: bool) -> bool:
         """A gain need be shown once: what has shown it on held-out tasks must only not lose on traffic."""
-        if compared.verdict is Verdict.WORSE:
+        if compared.verdict is Verdict.WORSE or not compared.n:
             return False
         return judged_before or self._rule.accept is Accept.NO_LOSS or compared.verdict is Verdict.BETTER
 
@@ -265,8 +281,10 @@ class ContinuousLoop:
         mine, theirs = found.get(live.id, []), found.get(before.id, [])
         if min(len(mine), len(theirs)) < self._rule.canary_rollouts:
             return
-        self._watched = live.id
         compared = by_traffic(mine, theirs)
+        if not compared.fails_more and compared.n < self._rule.canary_rollouts:
+            return
+        self._watched = live.id
         if compared.verdict is Verdict.WORSE:
             await self._take_back(live, before, why=f"taken back: {compared}")
 
@@ -319,7 +337,8 @@ class ContinuousLoop:
     async def _evaluated(self, chosen: ResourceSet | None) -> Outcomes:
         label = f"set {chosen.version}" if chosen else "no set"
         report = await self._session.evaluate(label=label, step=self._round, resources=chosen)
-        self._outcomes[chosen.id if chosen else None] = report.outcomes
+        if report.n:  # else it says something about the judge or the tasks: it is asked again
+            self._outcomes[chosen.id if chosen else None] = report.outcomes
         return report.outcomes
 
     async def _move(
@@ -337,11 +356,20 @@ class ContinuousLoop:
             await self._weights.load(live)
 
     async def _newest(self, state: ResourceState) -> ResourceSet | None:
-        sets = await self._session.store.resources.list()
-        return next((one for one in sets if one.state is state), None)
+        """The newest set in a state, however many others were published since."""
+        limit = _LISTED
+        while True:
+            sets = await self._session.store.resources.list(limit=limit)
+            found = next((one for one in sets if one.state is state), None)
+            if found is not None or len(sets) < limit:
+                return found
+            limit *= 10
 
     async def _take_up_weights(self) -> None:
-        """The learner gets the weights that the store says are served; at the very first, the store gets them."""
+        """The learner gets the weights that the store says are served; at the very first, the store gets them.
+
+        They are other weights than the learner has where somebody else has made a set live.
+        """
         session = self._session
         if session.learner is None or session.engine is None or self._inner:
             return
@@ -349,7 +377,7 @@ class ContinuousLoop:
         served = next((one for one in (canary, live) if one is not None and self._weights.among(one)), None)
         if served is not None:
             await self._weights.load(served)
-        elif not session.state:
+        elif not session.state and not self._round:
             first = await self._weights.propose(live, step=self._round)
             await self._move(first, ResourceState.LIVE, why="live: the weights that the run began with")
 

@@ -72,6 +72,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
         keepalive_s: A waiting stream is sent a comment this often, in seconds, so that no client gives it up.
         observe: Calls that belong to no attempt are forwarded, each recorded as a rollout of its own.
         sampling: Overrides by mode.
+        on_policy: What calls of training rollouts have from engines, where no override says otherwise.
     """
 
     host: str = "127.0.0.1"
@@ -86,6 +87,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     keepalive_s: float = 10.0
     observe: bool = False
     sampling: dict[Mode, Sampling] = {}
+    on_policy: Sampling = Sampling()
 
 
 class AttemptGrant(msgspec.Struct, frozen=True, kw_only=True):

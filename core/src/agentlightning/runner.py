@@ -18,6 +18,7 @@ from agentlightning._lease_keeping import LeaseKeeper
 from agentlightning.capture import Endpoint, Exporter, RolloutContext
 from agentlightning.credentials import PREFIX as ISSUED
 from agentlightning.errors import (
+    ConfigError,
     InvalidReward,
     LeaseLost,
     LimitExceeded,
@@ -47,6 +48,9 @@ _FINISH_S: Final = 600.0  # while the store is away and the lease is kept nevert
 
 LoadResources = Callable[[str | None], Awaitable[Mapping[str, Resource]]]
 """Loads the resources of a pinned set by its id; empty for None."""
+
+Admit = Callable[[Sequence[Rollout]], Awaitable[ConfigError | None]]
+"""Looks at work that was leased, and says why it cannot be done here, if so."""
 
 
 class RunnerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +97,7 @@ class Runner:
         resources: Loads pinned resource sets.
         observers: Learn of every finished rollout.
         config: How rollouts are executed.
+        admit: Looks at what is leased; None does whatever comes.
     """
 
     def __init__(
@@ -106,6 +111,7 @@ class Runner:
         resources: LoadResources,
         observers: Observers,
         config: RunnerConfig,
+        admit: Admit | None = None,
     ) -> None:
         self._store = store
         self._execution = execution
@@ -115,6 +121,7 @@ class Runner:
         self._resources = resources
         self._observers = observers
         self._config = config
+        self._admit = admit
         self._worker = f"runner-{secrets.token_hex(4)}"
         self._keeper = LeaseKeeper(store.rollouts, ttl_s=config.lease_ttl_s)
         self._active: dict[asyncio.Task[None], Lease] = {}
@@ -139,7 +146,11 @@ class Runner:
         Args:
             run_id: The only run whose rollouts are taken; None takes any.
             wait_s: How long one call waits for work, in seconds.
+
+        Raises:
+            ConfigError: There is work that cannot be done here. It was handed back, and the rest is done.
         """
+        refused: ConfigError | None = None
         try:
             while not self._draining.is_set():
                 free = self._config.concurrency - len(self._active)
@@ -147,7 +158,9 @@ class Runner:
                     await asyncio.wait(self._active, return_when=asyncio.FIRST_COMPLETED)
                     continue
                 leases = await self._next(free, run_id, wait_s)
-                if self._draining.is_set():
+                if self._admit is not None:
+                    refused = await self._admit([lease.rollout for lease in leases])
+                if refused or self._draining.is_set():
                     await self._hand_back(leases)
                     break
                 for lease in leases:
@@ -156,6 +169,8 @@ class Runner:
                     task.add_done_callback(self._ended)
             if self._active:
                 await asyncio.wait(self._active)
+            if refused:
+                raise refused
         finally:
             tasks = list(self._active)
             for task in tasks:

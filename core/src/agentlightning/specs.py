@@ -54,9 +54,12 @@ class AlgorithmSpec(Spec, frozen=True, kw_only=True):
 
     Attributes:
         needs_learner: It trains weights: a run without an engine that learns is refused at once.
+        on_policy: It learns from what the model would sample as it is: training rollouts have temperature 1 and top_p
+            1 of the run's engine, whatever the agent asks for, unless the run's sampling says otherwise.
     """
 
     needs_learner: bool = False
+    on_policy: bool = False
 
 
 class EngineSpec(Spec, frozen=True, kw_only=True):

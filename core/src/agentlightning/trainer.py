@@ -20,7 +20,7 @@ from agentlightning._set_weights import SetWeights
 from agentlightning.algorithm import Algorithm, EvaluationReport
 from agentlightning.budget import Budget
 from agentlightning.compose import PlanLike, plan_of
-from agentlightning.continuous import Continuous, ContinuousLoop
+from agentlightning.continuous import Continuous, ContinuousLoop, Traffic
 from agentlightning.errors import BudgetExhausted, ConfigError
 from agentlightning.gateway import HttpUpstream, Sampling
 from agentlightning.observer import Observer
@@ -281,10 +281,16 @@ class Trainer:
         return await self._evaluate(asyncio.Event(), tasks, run)
 
     async def _fit(self, stop: asyncio.Event, resume: str | None) -> TrainingResult:
+        how = self._parts.recipe.continuous
+        if how is not None and how.traffic is Traffic.LIVE and self._parts.store == "memory://":
+            raise ConfigError(
+                "live rollouts are those of other workers, and nobody else has a store in memory; name one with "
+                "store=… (--store), such as sqlite:///agl.db or http://…"
+            )
         algorithm = build_algorithm(self._parts.recipe, self._parts.plugins)
         async with open_session(self._parts, kind=RunKind.TRAIN, stop=stop, resume=resume) as session:
-            if (continuous := self._parts.recipe.continuous) is not None:
-                await ContinuousLoop(session, algorithm, continuous).run()
+            if how is not None:
+                await ContinuousLoop(session, algorithm, how).run()
             else:
                 await _fitted(session, algorithm)
             await session.finish(RunStatus.SUCCEEDED)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from agentlightning import semconv
 from agentlightning.errors import EngineError, StoreUnavailable
 from agentlightning.store import RolloutQuery, SpanQuery, Store
-from agentlightning.types import Span
+from agentlightning.types import Json, PolicyLineage, RunEvent, Span
 
-__all__ = ["Versions", "highest_seen"]
+__all__ = ["Versions", "highest_seen", "lineage_of", "loading"]
 
 _FILE: Final = "policy-version"
 _PAGE: Final = 1_000
+WEIGHTS_EVENT: Final = "weights"
+"""Kind of the events that tell of weights which were loaded."""
 _CALLS: Final = (semconv.OPERATION_CHAT, semconv.OPERATION_COMPLETION)
 """Other operations have other versions: a decision's is that of its policy."""
 
@@ -61,6 +63,26 @@ class Versions:
         """Numbers up to this one were given elsewhere."""
         if highest > self.newest:
             self.following(least=highest)
+
+
+def loading(version: int, *, was: int | None) -> Mapping[str, Json]:
+    """What the event says that tells of weights which were loaded under a version.
+
+    Args:
+        version: The number they were given.
+        was: The number they had had in the same run; None if they had none.
+    """
+    return {"version": version, "was": was}
+
+
+def lineage_of(events: Sequence[RunEvent]) -> PolicyLineage:
+    """Which versions of a run were loaded, by its events."""
+    loaded: dict[int, int | None] = {}
+    for event in events:
+        version, was = event.data.get("version"), event.data.get("was")
+        if event.kind == WEIGHTS_EVENT and isinstance(version, int):
+            loaded[version] = was if isinstance(was, int) else None
+    return PolicyLineage(loaded=loaded)
 
 
 async def highest_seen(store: Store, run_id: str) -> int:

@@ -24,7 +24,7 @@ from agentlightning._loading import (
 )
 from agentlightning.capture import Exporter
 from agentlightning.config import RunConfig
-from agentlightning.errors import ConfigError
+from agentlightning.errors import ConfigError, NotFound, StoreUnavailable
 from agentlightning.gateway import Gateway, GatewayConfig, GatewayFactory
 from agentlightning.jobs import agent_of
 from agentlightning.observer import Event, Observer, Observers, RolloutFinished
@@ -33,7 +33,7 @@ from agentlightning.runner import Runner, RunnerConfig
 from agentlightning.specs import AppSpec
 from agentlightning.store import Store, open_store
 from agentlightning.targets import load_target
-from agentlightning.types import Mode, RolloutStatus
+from agentlightning.types import Mode, Rollout, RolloutStatus
 
 __all__ = ["WorkOptions", "WorkReport", "work"]
 
@@ -78,7 +78,7 @@ async def work(
         observers: Listeners besides the configured ones.
 
     Raises:
-        ConfigError: There is no agent, or the store is nobody else's.
+        ConfigError: There is no agent, the store is nobody else's, or a run's model is not served for this worker.
         StoreUnavailable: The store cannot be opened.
     """
     found = agent_of(config)
@@ -109,6 +109,7 @@ async def work(
                 model=config.model,
                 agents=tuple(config.agents),
             ),
+            admit=None if gateway else _Admission(store),
         )
         await _serve(runner, options, stop)
     return WorkReport(rollouts=dict(tally.counts))
@@ -151,6 +152,31 @@ async def _gateway(
     await gateway.start()
     stack.push_async_callback(gateway.stop)
     return gateway
+
+
+class _Admission:
+    """Refuses rollouts of runs that serve their own model: agents of this process would find none, or pay for another.
+
+    Args:
+        store: Has the runs.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._admitted = {""}
+
+    async def __call__(self, rollouts: Sequence[Rollout]) -> ConfigError | None:
+        for run_id in {rollout.run_id or "" for rollout in rollouts} - self._admitted:
+            with contextlib.suppress(NotFound, StoreUnavailable):
+                engine = (await self._store.runs.get(run_id)).config.get("engine")
+                if engine is not None:
+                    return ConfigError(
+                        f"run {run_id} serves its model ({engine}) in its own process and runs its agents there; those "
+                        "of this worker would not reach it. Take another run's rollouts (--run RUN), or say where the "
+                        "model is served (--upstream '*=http://…/v1')"
+                    )
+                self._admitted.add(run_id)
+        return None
 
 
 class _Tally:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,7 +20,7 @@ import pytest
 
 from agentlightning import semconv
 from agentlightning.store import open_store
-from agentlightning.types import RolloutRequest, Span, SpanSource, TokenRecord
+from agentlightning.types import RolloutRequest, Span, SpanSource, TokenRecord, Weights
 
 if TYPE_CHECKING:
     from core.tests.cli.conftest import Done
@@ -104,6 +106,7 @@ def test_training_leaves_a_run_and_rollouts_to_look_at(agl: Agl, project: Path) 
     assert "0.750 [" in shown
     assert "reward" in shown
     detail = agl("runs", "show", "--json").json
+    assert detail["models"] == {}
     assert [point["value"] for point in detail["metrics"] if point["name"] == "reward"] == [0.5, 0.6]
 
     rollouts = agl("rollouts", "list", "--run", run["id"], "--mode", "train", "--limit", "50", "--json").json
@@ -138,6 +141,72 @@ def test_tasks_without_an_outcome_make_an_evaluation_partial(agl: Agl, project: 
     assert "no outcome: agent_error 1" in done.out
     (project / "val.jsonl").write_text('{"x": 13}\n')
     assert agl("eval", "agent.py:solve", "--data", "val.jsonl", "--json").code == 1
+
+
+def test_what_an_agent_prints_is_not_between_the_json(agl: Agl, project: Path) -> None:
+    (project / "loud.py").write_text("def solve(task):\n    print('hello')\n    return 1.0\n")
+    for arguments in (
+        ("eval", "loud.py:solve", "--data", "val.jsonl"),
+        ("train", "loud.py:solve", *TRAIN[2:]),
+        ("run", "loud.py:solve", "{}"),
+        ("work", "loud.py:solve", "--until-idle", "0.1", "--store", "sqlite:///agl.db"),
+    ):
+        done = agl(*arguments, "--json")
+        assert done.code == 0, done.err
+        assert isinstance(json.loads(done.out), dict), arguments
+    assert "hello" in agl("run", "loud.py:solve", "{}").out
+
+
+def test_an_evaluation_that_failed_names_the_first_cause(agl: Agl, project: Path) -> None:
+    (project / "bad.jsonl").write_text('{"x": 2}\n{"x": 13}\n')
+    done = agl("eval", "agent.py:solve", "--data", "bad.jsonl")
+    assert "the first: RuntimeError: unlucky" in done.out
+    failed = next(one for one in agl("rollouts", "--json").json if one["rollout"]["status"] == "failed")
+    assert f"agl rollouts show {failed['rollout']['id']}" in done.out
+
+    (project / "silent.py").write_text("def solve(task):\n    return None\n")
+    assert "name a --grader" in agl("eval", "silent.py:solve", "--data", "val.jsonl").out
+    assert "evaluation n/a" in agl("runs", "list").out
+
+
+def test_a_run_says_where_its_trained_model_is(agl: Agl, project: Path) -> None:
+    run = agl(*TRAIN, "--json").json["run_id"]
+
+    async def publish() -> None:
+        async with open_store("sqlite:///agl.db") as store:
+            await store.resources.publish({"policy": Weights(path="/trained/7", version=7)}, run_id=run)
+
+    asyncio.run(publish())
+    assert agl("runs", "show", run, "--json").json["models"] == {"policy": "/trained/7"}
+    assert re.search(r"model policy +/trained/7", agl("runs", "show").out)
+
+
+def test_a_worker_tells_why_the_first_rollout_failed(agl: Agl, project: Path) -> None:
+    async def enqueue() -> None:
+        async with open_store("sqlite:///agl.db") as store:
+            await store.rollouts.enqueue([RolloutRequest(task={"x": 13}), RolloutRequest(task={"x": 13})])
+
+    asyncio.run(enqueue())
+    done = agl("work", "agent.py:solve", "--until-idle", "0.1", "--store", "sqlite:///agl.db")
+    assert done.err.count("the first failure: ro-") == 1
+    assert "RuntimeError: unlucky" in done.err
+    assert "2 rollouts: 2 failed" in done.err
+
+
+def test_an_archive_that_does_not_fit_is_said_in_one_line(
+    agl: Agl, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert agl(*TRAIN).code == 0
+
+    async def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("agentlightning.archive.export_store", full)
+    done = agl("export", "--to", "out")
+    assert (done.code, done.err) == (
+        1,
+        "error: the archive 'out' cannot be written: No space left on device; nothing of it is left there\n",
+    )
 
 
 def test_one_rollout_is_shown_as_a_tree(agl: Agl, project: Path) -> None:
@@ -243,8 +312,10 @@ def start(project: Path, site: Site) -> Iterator[Callable[..., subprocess.Popen[
 
 
 def wait_until_started(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    assert process.stdout.readline() == "started\n", process.communicate()
+    """What an agent prints is on stderr, where progress is too, because stdout is for a machine."""
+    assert process.stderr is not None
+    lines = iter(process.stderr.readline, "")
+    assert "started\n" in lines, process.communicate()
 
 
 WAIT = (
@@ -268,7 +339,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_resume(
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
-    error = json.loads(out.splitlines()[-1])["error"]
+    error = json.loads(out)["error"]
     (run,) = agl("runs", "--json").json
     assert f"agl runs resume {run['id']}" in error["message"]
     assert run["status"] == "stopped"

@@ -13,6 +13,7 @@ import pytest
 
 from agentlightning import errors
 from agentlightning.builtin import COMMANDS
+from agentlightning.cli import main
 from agentlightning.plugins import load_plugins
 
 if TYPE_CHECKING:
@@ -262,3 +263,30 @@ def test_output_that_goes_to_a_pipe_has_no_colours(folder: Path) -> None:
     done = run_agl("plugins", cwd=folder)
     assert "core" in done.stdout
     assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_what_the_encoding_of_a_stream_lacks_costs_no_result(folder: Path, encoding: str) -> None:
+    code = "import sys; from agentlightning.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "config", "--set", "model=näme…😀"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"me" in done.stdout
+    assert b"model" in done.stdout
+
+
+def test_a_closed_stdout_is_no_error(agl: Agl, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["plugins"]) == 0
+    sys.stdout.close()
+
+
+def test_a_folder_is_no_store(agl: Agl, folder: Path) -> None:
+    for url in ("sqlite:////", f"sqlite:///{folder}"):
+        done = agl("runs", "--store", url)
+        assert (done.code, f"{url!r} is a folder" in done.err) == (2, True), done.err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -29,6 +31,23 @@ def test_a_new_package_has_at_most_eight_files(agl: Agl, folder: Path, kind: str
     found = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
     assert found == set(made.json["files"])  # type: ignore[index]
     assert len(found) <= 8
+
+
+def test_a_package_that_could_not_be_written_is_not_in_the_way(
+    agl: Agl, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str, **_: object) -> int:
+        if path.name == "graders.py":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, text, encoding="utf-8")
+
+    write = Path.write_text
+    monkeypatch.setattr(Path, "write_text", full)
+    failed = agl("new", "agent", "my-own")
+    assert (failed.code, "No space left on device" in failed.err) == (2, True)
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert agl("new", "agent", "my-own").code == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -185,3 +185,18 @@ def test_a_step_that_is_not_there_and_a_run_without_experience_are_said_so(agl: 
     assert (done.code, "no pipeline report of step 7" in done.err) == (1, True)
     agl("eval", "agent.py:solve", "--data", "train.jsonl")
     assert "has made no experience yet" in agl("pipeline", "show").err
+    assert "it is an evaluation; name a run of training" in agl("pipeline", "show").err
+
+
+def test_without_a_subcommand_the_stages_are_listed(agl: Agl, project: Path) -> None:
+    assert agl("pipeline").out == agl("pipeline", "list").out
+    assert agl("pipeline", "--json").json == agl("pipeline", "list", "--json").json
+
+
+def test_a_run_tells_what_happened_and_leaves_its_stages_to_the_pipeline(agl: Agl, project: Path) -> None:
+    run = agl(*TRAIN).json["run_id"]
+    events = agl("runs", "show", "--json").json["events"]
+    assert [event["kind"] for event in events].count("pipeline") == 2
+    text = agl("runs", "show").out
+    assert "pipeline  " not in text
+    assert f"agl pipeline show {run}" in text

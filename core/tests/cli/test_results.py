@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from agentlightning.cli._results import show_training
+from agentlightning.cli._results import show_training, summary_text
 from agentlightning.trainer import TrainingResult
 from agentlightning.types import (
     PromptTemplate,
@@ -46,3 +46,9 @@ def test_a_trained_model_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_trained_weights_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     show_training(result(weights=False), as_json=True)
     assert json.loads(capsys.readouterr().out)["models"] == {}
+
+
+def test_an_evaluation_without_an_outcome_is_not_a_mean_of_zero() -> None:
+    summary = {"mean": 0.0, "low": 0.0, "high": 1.0, "n": 0, "failures": {"agent_error": 2}}
+    assert summary_text(summary) == "no task has an outcome: {'agent_error': 2}"
+    assert summary_text(summary | {"n": 2}).startswith("0.000 [0.000, 1.000] on 2 tasks")

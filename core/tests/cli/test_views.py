@@ -280,3 +280,27 @@ def test_progress_in_a_terminal_shows_band_speed_and_end() -> None:
         "succeeded",
     ):
         assert part in text
+
+
+def test_a_phase_whose_steps_log_now_and_then_is_counted_in_steps() -> None:
+    """The demo's warm start logs every twentieth of 3000 steps: counted by logs, its end would seem 20 times as far."""
+    file, now = io.StringIO(), [0.0]
+    console = Console(file=file, width=100, height=30, force_terminal=True)
+    progress = Progress(console, clock=lambda: now[0])
+    progress.notify(RunStarted(run=RUN))
+    progress.notify(PhaseStarted(name="sft", total=100))
+    for step in (19, 39, 39, 59):
+        now[0] = step + 1.0
+        progress.notify(MetricsLogged(step=step, metrics={"loss": 0.5}))
+    progress.notify(MetricsLogged(step=80, metrics={"eval/before": 0.5}))
+    progress.notify(RunFinished(run=RUN))
+    shown = file.getvalue()
+    assert "60/100" in shown
+    assert "sft ends in about 40 s" in shown
+
+
+def test_an_evaluation_without_an_outcome_has_no_mean() -> None:
+    file = io.StringIO()
+    report = EvaluationReport(mean=0.0, low=0.0, high=1.0, n=0, failures={"agent_error": 2})
+    Progress(Console(file=file, width=120)).notify(Evaluated(label="before", step=0, report=report))
+    assert file.getvalue() == "before: no task has an outcome (agent_error 2)\n"

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentlightning.errors import ConfigError
+from agentlightning.pipeline import BUILTIN_STAGES, Pipeline
+from agentlightning.targets import load_target
 from agentlightning.testing import EpisodeBuilder
-from agentlightning.types import Experience
+from agentlightning.types import Episode, Experience, PolicyLineage
 
 if TYPE_CHECKING:
     from core.tests.pipeline.conftest import Run
@@ -69,6 +73,49 @@ def test_old_and_long_rollouts_are_left_out_whole(
     assert kept(done) == left
     assert dropped(done, "filter")[reason] == 1
     assert sum(dropped(done, "filter").values()) == 3 - len(left)
+
+
+RESUMED = {9: 4}
+"""Version 9 is 4 again: 5 to 8 were given by a process that was killed before it saved them."""
+
+
+@pytest.mark.parametrize(
+    ("loaded", "versions", "left"),
+    [
+        ({}, [10, 4], ["g0"]),
+        (RESUMED, [10, 4], ["g0", "g1"]),  # one update later
+        (RESUMED, [11, 4, 9, 10], ["g0", "g3"]),
+        (RESUMED, [10, 5, 6], ["g0"]),  # lost weights: 1 + 1 and 1 + 2 updates away
+        (RESUMED, [9, 8, 5], ["g0", "g2"]),
+        ({9: None}, [9, 8], ["g0"]),  # other weights altogether
+        ({9: None}, [10, 9], ["g0", "g1"]),
+        (RESUMED, [9, -1], ["g0"]),  # of an unknown version
+    ],
+)
+def test_age_is_counted_in_updates_of_the_weights(
+    loaded: dict[int, int | None], versions: list[int], left: list[str]
+) -> None:
+    episodes = [rollout("g", sample, 1.0, version=version).build() for sample, version in enumerate(versions)]
+    assert fresh(*episodes, lineages={None: PolicyLineage(loaded=loaded)}) == left
+
+
+def test_versions_of_two_runs_are_not_compared() -> None:
+    episodes = [
+        rollout("g", sample, 1.0, version=version).build() for sample, version in enumerate([500, 3, 1])
+    ]
+    other = msgspec.structs.replace(episodes[0].rollout, run_id="elsewhere")
+    assert fresh(msgspec.structs.replace(episodes[0], rollout=other), *episodes[1:]) == ["g0", "g1"]
+
+
+def fresh(*episodes: Episode, lineages: Mapping[str | None, PolicyLineage] | None = None) -> list[str]:
+    """What is at most one update older than the newest of its run."""
+    pipeline = Pipeline.from_specs(
+        {spec.name: spec for spec in BUILTIN_STAGES},
+        load=lambda spec: load_target(spec.target),
+        chosen=[(spec.name, {}) for spec in BUILTIN_STAGES if spec.default]
+        + [("filter", {"max_staleness": 1})],
+    )
+    return kept(pipeline.run(Experience(episodes=episodes, lineages=lineages or {})))
 
 
 def test_what_stays_has_trees_of_its_own_only(run: Run) -> None:

@@ -13,20 +13,27 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import msgspec
 from opentelemetry.trace import SpanContext
 
-from agentlightning.capture._context import Endpoint
+from agentlightning.capture._context import Endpoint, RolloutContext, current_rollout
 from agentlightning.types import Json
 
 __all__ = ["Pools", "Response", "bound_headers", "decode", "events", "tap"]
 
 LONGEST: Final = 32 * 2**20
 """Bytes of one stream that are kept for the span."""
+
+
+ROLLOUTS_EACH: Final = 8
+"""Rollouts under way that share a pool of connections. With fewer, calls are cheaper; making one takes 25 ms."""
+
+MOST_POOLS: Final = 64
+"""Pools of an event loop, or of all threads."""
 
 
 class Response(Protocol):
@@ -167,19 +174,56 @@ Http = TypeVar("Http", bound=_Closing)
 AsyncHttp = TypeVar("AsyncHttp", bound=_AsyncClosing)
 
 
-@dataclass(frozen=True, slots=True)
-class _LoopPool(Generic[AsyncHttp]):
-    """A pool, and what closes it when its event loop ends."""
+Client = TypeVar("Client")
 
-    client: AsyncHttp
+
+@dataclass(frozen=True, slots=True)
+class _Pool(Generic[Client]):
+    """Connections, and the rollouts that use them."""
+
+    client: Client
+    rollouts: WeakSet[RolloutContext] = field(default_factory=WeakSet)
+
+
+class _Crowd(Generic[Client]):
+    """Pools of connections, each for a few of the rollouts that are under way. Not safe from several threads."""
+
+    def __init__(self, make: Callable[[], Client]) -> None:
+        self._make = make
+        self._pools: list[_Pool[Client]] = []
+
+    def pool(self) -> Client:
+        """The first pool with room for the current rollout; a new one if none has, and there are not too many."""
+        context = current_rollout()
+        found = next((pool for pool in self._pools if context in pool.rollouts), None)
+        found = found or next((pool for pool in self._pools if len(pool.rollouts) < ROLLOUTS_EACH), None)
+        if found is None and len(self._pools) < MOST_POOLS:
+            found = _Pool(self._make())
+            self._pools.append(found)
+        found = found or min(self._pools, key=lambda pool: len(pool.rollouts))
+        if context is not None:
+            found.rollouts.add(context)
+        return found.client
+
+    def clients(self) -> list[Client]:
+        """Those that were made."""
+        return [pool.client for pool in self._pools]
+
+
+@dataclass(frozen=True, slots=True)
+class _OfLoop(Generic[AsyncHttp]):
+    """The pools of an event loop, and what closes them when it ends."""
+
+    crowd: _Crowd[AsyncHttp]
     holder: AsyncGenerator[None, None]
 
 
 class Pools(Generic[Http, AsyncHttp]):
-    """One pool of connections for all threads, and one for each event loop.
+    """Pools of connections for all threads, and others for each event loop.
 
     An async client of the agent may outlive an event loop, its connections cannot: training and evaluating afterwards
-    are two loops.
+    are two loops. There are several pools because HTTPX asks each idle connection of a pool, at the beginning and end
+    of each call, whether it still holds: in one pool a call costs the more, the more rollouts there are.
 
     Args:
         make: Makes an HTTP client for threads. Proxies of the environment are for the world outside, not for endpoints.
@@ -190,42 +234,41 @@ class Pools(Generic[Http, AsyncHttp]):
         self._make = make
         self._make_async = make_async
         self._lock = threading.Lock()
-        self._threads: Http | None = None
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopPool[AsyncHttp]] = WeakKeyDictionary()
+        self._threads = _Crowd(make)
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _OfLoop[AsyncHttp]] = WeakKeyDictionary()
 
     def of_threads(self) -> Http:
-        """Connections of sync clients."""
+        """Connections of the current rollout's sync clients."""
         with self._lock:
-            if self._threads is None:
-                self._threads = self._make()
-            return self._threads
+            return self._threads.pool()
 
     def of_loop(self) -> AsyncHttp:
-        """Connections of async clients in the running event loop; they are closed when it ends."""
+        """Connections of its async clients in the running event loop; they are closed when that ends."""
         loop = asyncio.get_running_loop()
         with self._lock:
-            pool = self._loops.get(loop)
-            if pool is None:
-                client = self._make_async()
-                pool = self._loops[loop] = _LoopPool(client, _held(client))
+            found = self._loops.get(loop)
+            if found is None:
+                crowd = _Crowd(self._make_async)
+                found = self._loops[loop] = _OfLoop(crowd, _held(crowd))
                 # Its first step makes the loop know the generator, which it closes before it ends.
                 with suppress(StopIteration):
-                    pool.holder.asend(None).send(None)
-            return pool.client
+                    found.holder.asend(None).send(None)
+            return found.crowd.pool()
 
     def close(self) -> None:
         """Lets go of the connections of threads."""
         with self._lock:
-            threads, self._threads = self._threads, None
-        if threads is not None:
-            threads.close()
+            threads, self._threads = self._threads, _Crowd(self._make)
+        for client in threads.clients():
+            client.close()
 
 
-async def _held(client: _AsyncClosing) -> AsyncGenerator[None, None]:
+async def _held(crowd: _Crowd[AsyncHttp]) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
-        await client.aclose()
+        for client in crowd.clients():
+            await client.aclose()
 
 
 _CREDENTIAL: Final = re.compile("auth|cookie|key|secret|token|organization|project", re.IGNORECASE)

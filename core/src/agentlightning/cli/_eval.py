@@ -7,10 +7,14 @@ from pathlib import Path
 import click
 
 from agentlightning.cli._options import check_names, effective, json_option, quiet_option, run_options
-from agentlightning.cli._results import listeners, show_evaluation
+from agentlightning.cli._output import aside
+from agentlightning.cli._results import listeners, show_evaluation, without_outcome
+from agentlightning.cli._stores import with_store
 from agentlightning.config import EffectiveConfig, read_tasks
-from agentlightning.errors import ConfigError
+from agentlightning.errors import ConfigError, StoreError
 from agentlightning.plugins import load_plugins
+from agentlightning.store import Store
+from agentlightning.types import Rollout
 
 
 def _refuse_other_settings(settings: EffectiveConfig, run_id: str) -> None:
@@ -56,5 +60,23 @@ def command(
     plugins = load_plugins()
     check_names(config, plugins)
     observers = listeners(quiet=quiet, configured=config.observers)
-    report = evaluate_from_config(config, data, run=run_id, observers=observers, plugins=plugins)
-    return show_evaluation(report, tasks=read_tasks(data), store=config.store, as_json=as_json)
+    with aside(as_json):
+        report = evaluate_from_config(config, data, run=run_id, observers=observers, plugins=plugins)
+    missing = [] if as_json or config.store.startswith("memory://") else without_outcome(report)
+    cause = _cause(config.store, missing[0]) if missing else ""
+    return show_evaluation(report, tasks=read_tasks(data), store=config.store, as_json=as_json, cause=cause)
+
+
+def _cause(store: str, rollout_id: str) -> str:
+    """Why a rollout has no outcome; empty if the store does not say: the evaluation is shown all the same."""
+
+    async def job(opened: Store) -> Rollout:
+        return await opened.rollouts.get(rollout_id)
+
+    try:
+        failure = with_store(store, job).failure
+    except StoreError:
+        return ""
+    if failure is None:
+        return "nothing says what it is worth; return a number, call agl.emit_reward, or name a --grader"
+    return " ".join(failure.message.split())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agentlightning.cli._options import json_option, store_option
+from agentlightning.errors import AglError
 
 if TYPE_CHECKING:
     from agentlightning.archive import Manifest
@@ -63,7 +64,14 @@ def command(
             force=force,
         )
 
-    manifest = with_store(store, job)
+    try:
+        manifest = with_store(store, job)
+    except AglError:
+        raise
+    except OSError as error:
+        raise AglError(
+            f"the archive {str(path)!r} cannot be written: {error.strerror or error}; nothing of it is left there"
+        ) from error
     if as_json:
         print_json({"path": str(path), "manifest": manifest})
         return

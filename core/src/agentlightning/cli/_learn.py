@@ -13,7 +13,7 @@ from agentlightning.cli._options import (
     quiet_option,
     run_options,
 )
-from agentlightning.cli._output import ago, new_table, plain, print_json, show, status_text
+from agentlightning.cli._output import ago, aside, new_table, plain, print_json, show, status_text
 from agentlightning.cli._results import listeners, show_training
 from agentlightning.cli._stores import with_store
 from agentlightning.plugins import load_plugins
@@ -121,7 +121,8 @@ def command(
         rounds=1 if once else rounds,
     )
     observers = listeners(quiet=quiet, configured=config.observers)
-    result = trainer_of(config, plugins=plugins, observers=observers).learn(how)
+    with aside(as_json):
+        result = trainer_of(config, plugins=plugins, observers=observers).learn(how)
     code = show_training(result, as_json=as_json)
     if not as_json:
         _show_status(config.store, as_json=False)

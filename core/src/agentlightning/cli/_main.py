@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -17,7 +19,7 @@ from agentlightning.specs import CommandSpec
 
 _EPILOG = (
     "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 done in part, 130 interrupted. "
-    "Every command takes --json."
+    "--json prints for machines."
 )
 
 
@@ -77,6 +79,7 @@ def cli(debug: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `agl` and returns its exit code."""
+    _make_streams_bear_it()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given:
         given = ["--help"]
@@ -85,6 +88,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - everything becomes one line at the outermost border
         return int(report(error, arguments=given, debug="--debug" in _global_options(given)))
     return int(result) if isinstance(result, int) else 0
+
+
+def _make_streams_bear_it() -> None:
+    """What a stream's encoding lacks becomes `?`, and a closed stream takes all: neither costs a result."""
+    for name in ("stdout", "stderr"):
+        stream: object = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - for the process
+        elif name == "stdout" and isinstance(stream, io.TextIOWrapper):  # stderr escapes by itself
+            stream.reconfigure(errors="replace")
 
 
 def _global_options(arguments: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -98,14 +99,18 @@ def write_package(kind: str, name: str, *, folder: Path) -> list[str]:
         Template(path).substitute(values): _template(kind, template).substitute(values)
         for path, template in _TEMPLATES[kind].items()
     }
+    begun = False
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise ConfigError(f"{str(folder)!r} is not empty; name another folder with --directory")
+        begun = True
         for path, text in contents.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text, encoding="utf-8")
     except OSError as error:
+        if begun:  # what is there now is half a package, and would be in the way of the next try
+            shutil.rmtree(folder, ignore_errors=True)
         raise ConfigError(
             f"cannot write to {str(folder)!r}: {error.strerror}; name another folder with --directory"
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -41,6 +42,11 @@ _STYLES: Final = {
 def print_json(value: object) -> None:
     """One line of JSON on stdout; bytes become base64."""
     print(json.dumps(msgspec.to_builtins(value), allow_nan=False))
+
+
+def aside(as_json: bool) -> AbstractContextManager[object]:
+    """Where agents run in this process: what they print goes to stderr if stdout is for a machine."""
+    return redirect_stdout(sys.stderr) if as_json else nullcontext()
 
 
 def console() -> Console:

@@ -14,23 +14,29 @@ from agentlightning.cli._stores import find_run, with_store
 from agentlightning.errors import AglError, NotFound
 from agentlightning.plugins import load_plugins
 from agentlightning.store import Store
-from agentlightning.types import Run, RunEvent, StageReport
+from agentlightning.types import Run, RunEvent, RunKind, StageReport
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_EVENT: Final = "pipeline"
+PIPELINE_EVENT: Final = "pipeline"
+"""Kind of the events that the stages' reports are in, one a step."""
 _IDS: Final = 3
 
 
-@click.group("pipeline")
+@click.group("pipeline", invoke_without_command=True)
 @store_option
 @json_option
 @click.pass_context
 def command(context: click.Context, *, store: str | None, as_json: bool) -> None:
-    """How spans become experience: the stages, and what went in, out and why in a run."""
+    """How spans become experience: the stages, and what went in, out and why in a run.
+
+    Without a subcommand, lists the stages.
+    """
     context.obj = Shared(store, as_json)
+    if context.invoked_subcommand is None:
+        _list(as_json=as_json)
 
 
 @command.command("list")
@@ -38,8 +44,12 @@ def command(context: click.Context, *, store: str | None, as_json: bool) -> None
 @click.pass_obj
 def list_stages(shared: Shared, *, as_json: bool) -> None:
     """List the installed stages in order; those that are not in the default pipeline join when they are configured."""
+    _list(as_json=as_json or shared.as_json)
+
+
+def _list(*, as_json: bool) -> None:
     specs = sorted(load_plugins().stages().values(), key=lambda spec: (spec.order, spec.name))
-    if as_json or shared.as_json:
+    if as_json:
         print_json(specs)
         return
     table = new_table("order", "stage", "default", "what it does")
@@ -85,7 +95,7 @@ def show_pipeline(
 def _reports(events: Iterable[RunEvent]) -> Iterable[tuple[int, list[StageReport]]]:
     """Reports by step; a step that was done again after the run was resumed counts once, the last time."""
     for event in events:
-        if event.kind == _EVENT:
+        if event.kind == PIPELINE_EVENT:
             try:
                 yield (
                     msgspec.convert(event.data.get("step"), int),
@@ -158,6 +168,11 @@ def _reasons(stages: Sequence[StageReport]) -> Table:
 
 
 def _nothing(run: Run, step: int | None) -> str:
+    if run.kind is RunKind.EVALUATE:
+        return (
+            f"run {run.id} has made no experience yet, nor will it, as it is an evaluation; "
+            "name a run of training, one that `agl runs` lists"
+        )
     if step is None:
         return f"run {run.id} has made no experience yet; its pipeline runs once its first rollouts have finished"
     return f"run {run.id} has no pipeline report of step {step}; see: agl pipeline show {run.id}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +19,7 @@ from agentlightning.cli._output import (
     show,
     status_text,
 )
-from agentlightning.types import Json, RunStatus, Weights
+from agentlightning.types import Json, ResourceSet, RunStatus, Weights
 
 if TYPE_CHECKING:
     from agentlightning.algorithm import EvaluationReport
@@ -37,11 +38,7 @@ def show_training(result: TrainingResult, *, as_json: bool) -> int:
     """Prints what a run came to, and says what to exit with."""
     code = ExitCode.OK if result.status is RunStatus.SUCCEEDED else ExitCode.PARTIAL
     best = {"id": result.best.id, "version": result.best.version} if result.best else None
-    models = {
-        name: str(record.value["path"])
-        for name, record in (result.best.resources.items() if result.best else ())
-        if record.kind == Weights.kind
-    }
+    models = models_of(result.best)
     if as_json:
         print_json(
             {
@@ -68,8 +65,18 @@ def show_training(result: TrainingResult, *, as_json: bool) -> int:
     return code
 
 
-def show_evaluation(report: EvaluationReport, *, tasks: Sequence[Json], store: str, as_json: bool) -> int:
-    """Prints an evaluation, and says what to exit with."""
+def models_of(found: ResourceSet | None) -> dict[str, str]:
+    """Directories of the trained models of a resource set, by the name of the resource."""
+    resources = found.resources if found else {}
+    return {
+        name: str(record.value["path"]) for name, record in resources.items() if record.kind == Weights.kind
+    }
+
+
+def show_evaluation(
+    report: EvaluationReport, *, tasks: Sequence[Json], store: str, as_json: bool, cause: str = ""
+) -> int:
+    """Prints an evaluation, with the cause of what has no outcome, and says what to exit with."""
     if as_json:
         print_json(report)
     else:
@@ -79,11 +86,20 @@ def show_evaluation(report: EvaluationReport, *, tasks: Sequence[Json], store: s
         if report.failures:
             found = ", ".join(f"{kind} {count}" for kind, count in report.failures.items())
             show(plain(f"no outcome: {found} (they do not count as 0)"))
+        if cause:
+            show(plain(f"the first: {cause}"))
         if report.rollout_ids:
-            show(plain(f"look closer with: agl rollouts show {report.rollout_ids[0]} --store {store}"))
+            (closer, *_) = *without_outcome(report), report.rollout_ids[0]
+            show(plain(f"look closer with: agl rollouts show {closer} --store {store}"))
     if not report.n:
         return ExitCode.FAILED
     return ExitCode.PARTIAL if report.failures else ExitCode.OK
+
+
+def without_outcome(report: EvaluationReport) -> list[str]:
+    """Ids of the rollouts that have no outcome."""
+    pairs = zip(report.rollout_ids, report.outcomes, strict=False)
+    return [rollout_id for rollout_id, outcome in pairs if outcome is None]
 
 
 def _show_tasks(report: EvaluationReport, tasks: Sequence[Json]) -> None:
@@ -99,9 +115,13 @@ def _show_tasks(report: EvaluationReport, tasks: Sequence[Json]) -> None:
 
 
 def mean_of(value: Json) -> float | None:
-    """The mean of a value of a run's summary that is an evaluation; else None."""
-    mean = value.get("mean") if isinstance(value, Mapping) else None
-    return mean if isinstance(mean, int | float) else None
+    """The mean of a value of a run's summary that is an evaluation; NaN if no task has an outcome; else None."""
+    if not isinstance(value, Mapping):
+        return None
+    mean = value.get("mean")
+    if not isinstance(mean, int | float):
+        return None
+    return mean if value.get("n", 1) else math.nan
 
 
 def summary_text(value: Json) -> str:
@@ -111,6 +131,8 @@ def summary_text(value: Json) -> str:
         return number(value)
     if mean is None:
         return shortened(msgspec.json.encode(value).decode(), 100)
+    if math.isnan(mean):
+        return f"no task has an outcome: {value.get('failures') or MISSING}"
     low, high = (
         f"{bound:.3f}" if isinstance(bound, float) else MISSING
         for bound in (value.get("low"), value.get("high"))

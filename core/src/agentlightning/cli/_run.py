@@ -9,6 +9,7 @@ import msgspec
 
 from agentlightning.cli._exit import ExitCode
 from agentlightning.cli._options import check_names, effective, json_option, run_options
+from agentlightning.cli._output import aside
 from agentlightning.cli._rollouts import read_rollout, show_trace
 from agentlightning.cli._stores import with_store
 from agentlightning.errors import ConfigError
@@ -52,7 +53,8 @@ def command(
         )
     plugins = load_plugins()
     check_names(config, plugins)
-    rollout = run_once_from_config(config, parse_task(task), plugins=plugins)
+    with aside(as_json):
+        rollout = run_once_from_config(config, parse_task(task), plugins=plugins)
     found, attempts, chosen, spans = with_store(config.store, lambda store: read_rollout(store, rollout.id))
     show_trace(found, attempts=attempts, chosen=chosen, spans=spans, as_json=as_json)
     return ExitCode.OK if rollout.status is RolloutStatus.SUCCEEDED else ExitCode.FAILED

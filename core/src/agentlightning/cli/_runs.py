@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 
@@ -10,7 +11,9 @@ import click
 from agentlightning._owner import judged
 from agentlightning.cli._options import Shared, json_option, quiet_option, store_option, store_url
 from agentlightning.cli._output import (
+    MISSING,
     ago,
+    aside,
     duration,
     new_table,
     number,
@@ -19,7 +22,8 @@ from agentlightning.cli._output import (
     show,
     status_text,
 )
-from agentlightning.cli._results import listeners, mean_of, show_training, summary_text
+from agentlightning.cli._pipeline import PIPELINE_EVENT
+from agentlightning.cli._results import listeners, mean_of, models_of, show_training, summary_text
 from agentlightning.cli._stores import find_run, with_store
 from agentlightning.errors import ConfigError
 from agentlightning.store import Store
@@ -88,20 +92,21 @@ def show_run(shared: Shared, *, run_id: str | None, store: str | None, as_json: 
     """Show a run: results, metrics, events. Without RUN, the newest."""
     url = store or shared.store
 
-    async def job(opened: Store) -> tuple[Run, list[MetricPoint], list[RunEvent]]:
+    async def job(opened: Store) -> tuple[Run, dict[str, str], list[MetricPoint], list[RunEvent]]:
         run = await find_run(opened, run_id)
-        return run, await opened.runs.metrics(run.id), await opened.runs.events(run.id)
+        newest = next(iter(await opened.resources.list(run_id=run.id, limit=1)), None)
+        return run, models_of(newest), await opened.runs.metrics(run.id), await opened.runs.events(run.id)
 
-    run, metrics, events = with_store(url, job)
+    run, models, metrics, events = with_store(url, job)
     if as_json or shared.as_json:
-        print_json({"run": run, "metrics": metrics, "events": events})
+        print_json({"run": run, "models": models, "metrics": metrics, "events": events})
         return
-    _show_run(run, url=store_url(url))
+    _show_run(run, models=models, url=store_url(url))
     _show_metrics(metrics)
-    _show_events(events)
+    _show_events(run, events)
 
 
-def _show_run(run: Run, *, url: str) -> None:
+def _show_run(run: Run, *, models: Mapping[str, str], url: str) -> None:
     table = new_table("run", run.id)
     rows: list[tuple[str, object]] = [
         ("kind", run.kind.value),
@@ -117,6 +122,8 @@ def _show_run(run: Run, *, url: str) -> None:
         table.add_row(name, plain(value))
     for label, value in run.summary.items():
         table.add_row(plain(label), plain(summary_text(value)))
+    for name, path in models.items():
+        table.add_row(plain(f"model {name}"), plain(path))
     show(table)
     if run.status in _RESUMABLE:
         show(f"\ngo on with: agl runs resume {run.id} --store {url}")
@@ -137,15 +144,18 @@ def _show_metrics(metrics: list[MetricPoint]) -> None:
     show("", table)
 
 
-def _show_events(events: list[RunEvent]) -> None:
-    if not events:
-        return
-    table = new_table("when", "event", "")
-    for event in events[-_EVENTS:]:
-        table.add_row(plain(ago(event.time)), plain(event.kind), plain(event.message))
-    show("", table)
-    if len(events) > _EVENTS:
-        show(plain(f"… {len(events) - _EVENTS} earlier events (--json has all)"))
+def _show_events(run: Run, events: list[RunEvent]) -> None:
+    """The newest events but the pipeline's, of which there is one a step."""
+    told = [event for event in events if event.kind != PIPELINE_EVENT]
+    if told:
+        table = new_table("when", "event", "")
+        for event in told[-_EVENTS:]:
+            table.add_row(plain(ago(event.time)), plain(event.kind), plain(event.message))
+        show("", table)
+    if len(told) > _EVENTS:
+        show(plain(f"… {len(told) - _EVENTS} earlier events (--json has all)"))
+    if len(told) < len(events):
+        show(plain(f"\nwhat became of its rollouts: agl pipeline show {run.id}"))
 
 
 @command.command("resume")
@@ -168,8 +178,10 @@ def resume_run(shared: Shared, *, run_id: str, store: str | None, quiet: bool, a
         raise ConfigError(
             f"run {run.id} is {run.status.value}; only interrupted and stopped runs can be resumed"
         )
-    result = resume(store_url(url), run.id, observers=listeners(quiet=quiet))
-    return show_training(result, as_json=as_json or shared.as_json)
+    as_json = as_json or shared.as_json
+    with aside(as_json):
+        result = resume(store_url(url), run.id, observers=listeners(quiet=quiet))
+    return show_training(result, as_json=as_json)
 
 
 @command.command("stop")
@@ -197,6 +209,8 @@ def stop_run(shared: Shared, *, run_id: str, store: str | None, as_json: bool) -
 def _evaluations(summary: Mapping[str, Json]) -> str:
     """Means of the evaluations in order: `before 0.31 → after 0.94`."""
     means = [
-        f"{label} {mean:.3g}" for label, value in summary.items() if (mean := mean_of(value)) is not None
+        f"{label} {MISSING if math.isnan(mean) else f'{mean:.3g}'}"
+        for label, value in summary.items()
+        if (mean := mean_of(value)) is not None
     ]
     return " → ".join(means)

@@ -57,7 +57,11 @@ def store_at(url: str, plugins: Plugins) -> Store:
 def _check_exists(url: str) -> None:
     scheme, _, rest = url.partition("://")
     path = rest.removeprefix("/").partition("?")[0]
-    if scheme == "sqlite" and path and path != ":memory:" and not Path(path).exists():
+    if scheme != "sqlite" or not path or path == ":memory:":
+        return
+    if Path(path).is_dir():
+        raise ConfigError(f"{url!r} is a folder, and a store is a file in one; name it with --store URL")
+    if not Path(path).exists():
         raise ConfigError(f"there is no store {url!r}; name one with --store URL, or train something first")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from agentlightning.cli._options import check_names, effective, json_option, quiet_option, run_options
+from agentlightning.cli._output import aside
 from agentlightning.cli._results import listeners, show_training
 from agentlightning.plugins import load_plugins
 
@@ -39,5 +40,6 @@ def command(
     plugins = load_plugins()
     check_names(config, plugins)
     observers = listeners(quiet=quiet, configured=config.observers)
-    result = train_from_config(config, resume=resume, observers=observers, plugins=plugins)
+    with aside(as_json):
+        result = train_from_config(config, resume=resume, observers=observers, plugins=plugins)
     return show_training(result, as_json=as_json)

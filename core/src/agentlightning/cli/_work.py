@@ -14,7 +14,7 @@ import click
 
 from agentlightning.cli._exit import ExitCode
 from agentlightning.cli._options import effective, json_option, quiet_option, run_options
-from agentlightning.cli._output import print_json
+from agentlightning.cli._output import aside, print_json
 from agentlightning.observer import Event, RolloutFinished
 from agentlightning.plugins import Plugins, load_plugins
 
@@ -66,7 +66,8 @@ def command(
     options = WorkOptions(run_id=run_id, until_idle_s=until_idle, grace_s=grace, lease_ttl_s=lease_ttl)
     view = None if quiet or as_json else _Progress()
     try:
-        report, stopped_by = asyncio.run(_work(config, options, plugins=load_plugins(), view=view))
+        with aside(as_json):
+            report, stopped_by = asyncio.run(_work(config, options, plugins=load_plugins(), view=view))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     finally:
@@ -113,15 +114,18 @@ class _Progress:
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._live = sys.stderr.isatty()
-        self._shown = False
+        self._shown = self._failed = False
         self._began_at = self._said_at = time.monotonic()
 
     def notify(self, event: Event) -> None:
-        """Counts finished rollouts."""
+        """Counts finished rollouts, and tells why the first one failed: often all others fail alike."""
         if not isinstance(event, RolloutFinished):
             return
         status = event.rollout.status.value
         self._counts[status] = self._counts.get(status, 0) + 1
+        if (failure := event.rollout.failure) and not self._failed:
+            self._failed = True
+            self.say(f"the first failure: {event.rollout.id}: {' '.join(failure.message.split())}")
         now = time.monotonic()
         if now - self._said_at < (_REDRAW_EVERY_S if self._live else _SAY_EVERY_S):
             return

@@ -15,6 +15,7 @@ from agentlightning.types._experience import (
     Transition,
 )
 from agentlightning.types._export import ChatExample, PreferencePair
+from agentlightning.types._policy_lineage import PolicyLineage
 from agentlightning.types._resource import (
     BUILTIN_KINDS,
     ModelEndpoint,
@@ -82,6 +83,7 @@ __all__ = [
     "MetricPoint",
     "Mode",
     "ModelEndpoint",
+    "PolicyLineage",
     "PreferencePair",
     "PromptTemplate",
     "Remark",

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from agentlightning.types._export import ChatExample, PreferencePair
+from agentlightning.types._policy_lineage import PolicyLineage
 from agentlightning.types._reward import Reward
 from agentlightning.types._rollout import Attempt, Json, Rollout
 from agentlightning.types._span import Span, TokenRecord
@@ -280,6 +281,7 @@ class Experience:
         drops: What the stage just run left out; the pipeline empties it between stages.
         remarks: What the stage just run noticed and kept; likewise.
         reports: One per stage that has run.
+        lineages: Of policy versions, by the run that the rollouts belong to; a run that is not in it has loaded none.
     """
 
     episodes: tuple[Episode, ...] = ()
@@ -292,6 +294,7 @@ class Experience:
     drops: tuple[Drop, ...] = ()
     remarks: tuple[Remark, ...] = ()
     reports: tuple[StageReport, ...] = ()
+    lineages: Mapping[str | None, PolicyLineage] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """How much is in it, by noun."""
