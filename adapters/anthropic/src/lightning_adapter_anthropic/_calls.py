@@ -14,7 +14,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Tracer
 
 from agentlightning.capture import Endpoint, RolloutContext, current_rollout
-from agentlightning.capture.http import Pools, bound_headers
+from agentlightning.capture.http import Pools, bound_headers, trusted
 from agentlightning.capture.model_call import ModelCall, describe
 from lightning_adapter_anthropic._messages import fold, request_attributes, response_attributes
 
@@ -135,9 +135,10 @@ class Calls:
 
 def new_pools() -> HttpPools:
     """Connections to endpoints, past the proxies of the environment."""
+    sync, asynchronous = anthropic.DefaultHttpxClient, anthropic.DefaultAsyncHttpxClient
     return Pools(
-        lambda: anthropic.DefaultHttpxClient(trust_env=False),
-        lambda: anthropic.DefaultAsyncHttpxClient(trust_env=False),
+        lambda: sync(trust_env=False, verify=trusted(sync)),
+        lambda: asynchronous(trust_env=False, verify=trusted(asynchronous)),
     )
 
 

@@ -11,7 +11,7 @@ import openai
 from opentelemetry.trace import Span
 
 from agentlightning.capture import Endpoint, RolloutContext
-from agentlightning.capture.http import Pools, bound_headers
+from agentlightning.capture.http import Pools, bound_headers, trusted
 
 if TYPE_CHECKING:
     from lightning_adapter_openai._api import Client
@@ -22,9 +22,10 @@ HttpPools = Pools[openai.DefaultHttpxClient, openai.DefaultAsyncHttpxClient]
 
 def new_pools() -> HttpPools:
     """Connections to endpoints, past the proxies of the environment."""
+    sync, asynchronous = openai.DefaultHttpxClient, openai.DefaultAsyncHttpxClient
     return Pools(
-        lambda: openai.DefaultHttpxClient(trust_env=False),
-        lambda: openai.DefaultAsyncHttpxClient(trust_env=False),
+        lambda: sync(trust_env=False, verify=trusted(sync)),
+        lambda: asynchronous(trust_env=False, verify=trusted(asynchronous)),
     )
 
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
+import sys
 import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -23,14 +26,14 @@ from opentelemetry.trace import SpanContext
 from agentlightning.capture._context import Endpoint, RolloutContext, current_rollout
 from agentlightning.types import Json
 
-__all__ = ["Pools", "Response", "bound_headers", "decode", "events", "tap"]
+__all__ = ["Pools", "Response", "bound_headers", "decode", "events", "tap", "trusted"]
 
 LONGEST: Final = 32 * 2**20
 """Bytes of one stream that are kept for the span."""
 
 
-ROLLOUTS_EACH: Final = 8
-"""Rollouts under way that share a pool of connections. With fewer, calls are cheaper; making one takes 25 ms."""
+ROLLOUTS_EACH: Final = 2
+"""Rollouts under way that share a pool of connections. With fewer, calls are cheaper."""
 
 MOST_POOLS: Final = 64
 """Pools of an event loop, or of all threads."""
@@ -216,6 +219,20 @@ class _OfLoop(Generic[AsyncHttp]):
 
     crowd: _Crowd[AsyncHttp]
     holder: AsyncGenerator[None, None]
+
+
+@cache
+def trusted(client: type) -> ssl.SSLContext:
+    """The certificates that HTTPX trusts whatever the environment says, read once for all clients.
+
+    Args:
+        client: A kind of client; which HTTPX it is of depends on the SDK's version.
+    """
+    library = next(
+        name for kind in client.__mro__ if (name := kind.__module__.partition(".")[0]).startswith("httpx")
+    )
+    context: ssl.SSLContext = sys.modules[library].create_ssl_context(trust_env=False)
+    return context
 
 
 class Pools(Generic[Http, AsyncHttp]):
