@@ -1,4 +1,4 @@
-"""What everything that serves HTTP here shares: a listening socket, and answers in one piece."""
+"""What everything that serves HTTP here shares: a listening socket, answers in one piece, and no other protocol."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import errno
 import socket
 from typing import Any, Final
 
-__all__ = ["BACKLOG", "JoinedTransport", "bind"]
+__all__ = ["BACKLOG", "JoinedTransport", "OffersDeclined", "bind"]
 
 BACKLOG: Final = 2048
 """Connections that may wait to be accepted."""
+
+_OFFER: Final = frozenset({b"connection", b"http2-settings", b"upgrade"})
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -71,3 +73,41 @@ class JoinedTransport:
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as the transport has it
         return getattr(self._transport, name)
+
+
+class OffersDeclined:
+    """For uvicorn's protocol on httptools: what offers another protocol, as Java's client does, is served as HTTP/1.1.
+
+    What the parser calls at the end of a head, or of a request, is not meant while `offers`: the head is read again.
+
+    Attributes:
+        offered: What the parser raises behind the head of an offer, with the place; `httptools.HttpParserUpgrade`.
+    """
+
+    offered: type[Exception]
+    parser: Any
+    headers: list[tuple[bytes, bytes]]
+    url: bytes
+
+    @property
+    def offers(self) -> bool:
+        """Whether the head that is read offers another protocol."""
+        return bool(self.parser.should_upgrade())
+
+    def feed(self, data: bytes) -> None:
+        """Parses what came. Raises what the parser raises for what is no HTTP."""
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except self.offered as offer:
+                self._decline()
+                data = data[offer.args[0] :]
+            else:
+                return
+
+    def _decline(self) -> None:
+        """Reads the head again, without the offer."""
+        lines = [b"%s %s HTTP/1.1\r\n" % (self.parser.get_method(), self.url)]
+        lines += [b"%s: %s\r\n" % header for header in self.headers if header[0] not in _OFFER]
+        self.parser = type(self.parser)(self)
+        self.parser.feed_data(b"".join(lines) + b"\r\n")

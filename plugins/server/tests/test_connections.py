@@ -103,6 +103,21 @@ async def test_answers_come_in_order_when_requests_do_not_wait_for_them(server: 
         assert (found[0], found[1]["runs"], found[2]) == ([], 0, [])
 
 
+@pytest.mark.parametrize("step", [1, 100, 2**16])
+async def test_an_offer_of_another_protocol_is_declined_and_its_request_answered(
+    server: RunningServer, step: int
+) -> None:
+    offer = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAA\r\n"
+    one = authorised(server) + offer + b"content-length: 2\r\n\r\n{}"
+    sent = one + one.replace(b"/api/runs/list", b"/api/store/statistics")
+    async with connected(server) as (reader, writer):
+        for place in range(0, len(sent), step):
+            writer.write(sent[place : place + step])
+            await writer.drain()
+        found = [msgspec.json.decode((await answer(reader))[1]) for _ in range(2)]
+        assert (found[0], found[1]["runs"]) == ([], 0)
+
+
 async def test_a_head_alone_is_answered_too(server: RunningServer) -> None:
     async with connected(server) as (reader, writer):
         writer.write(b"HEAD /healthz HTTP/1.1\r\nhost: x\r\n\r\n")

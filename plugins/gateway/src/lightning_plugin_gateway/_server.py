@@ -14,19 +14,19 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from agentlightning.errors import GatewayError
-from agentlightning.serving import BACKLOG, JoinedTransport, bind
+from agentlightning.serving import BACKLOG, JoinedTransport, OffersDeclined, bind
 from lightning_plugin_gateway._asgi import Receive, Scope, Send
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Result = TypeVar("Result")
 _GRACE_S = 5
 _LARGEST_HEAD = 2**16
-_OFFER = frozenset({b"connection", b"http2-settings", b"upgrade"})
 
 
-class _Protocol(HttpToolsProtocol):
-    """HTTP/1.1 with heads of bounded size, offers of other protocols declined: Java's client makes one each time."""
+class _Protocol(OffersDeclined, HttpToolsProtocol):
+    """HTTP/1.1 with heads of bounded size."""
 
+    offered = httptools.HttpParserUpgrade
     _in_head = True
     _head_size = 0
 
@@ -38,17 +38,11 @@ class _Protocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._in_head:
             self._head_size += len(data)
-        while data:
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as offer:  # the parser has stopped after the head
-                self._decline()
-                data = data[offer.args[0] :]
-            except httptools.HttpParserError:
-                self.send_400_response("Invalid HTTP request received.")
-                return
-            else:
-                break
+        try:
+            self.feed(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+            return
         if self._in_head and self._head_size > _LARGEST_HEAD:
             self.send_400_response(f"The line and headers of a request may have {_LARGEST_HEAD} bytes.")
 
@@ -57,21 +51,14 @@ class _Protocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        if not self.parser.should_upgrade():
+        if not self.offers:
             self._in_head = False
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        if not self.parser.should_upgrade():
+        if not self.offers:
             self._in_head, self._head_size = True, 0
             super().on_message_complete()
-
-    def _decline(self) -> None:
-        """Reads the head again, without the offer."""
-        lines = [b"%s %s HTTP/1.1\r\n" % (self.parser.get_method(), self.url)]
-        lines += [b"%s: %s\r\n" % header for header in self.headers if header[0] not in _OFFER]
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.feed_data(b"".join(lines) + b"\r\n")
 
 
 class ServerThread:

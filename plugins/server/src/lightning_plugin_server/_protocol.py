@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from agentlightning.serving import JoinedTransport
+from agentlightning.serving import JoinedTransport, OffersDeclined
 from lightning_plugin_server._refusal import Refusal
 
 MAX_HEAD: Final = 64 * 2**10
@@ -16,9 +17,10 @@ _LINGER_S: Final = 1.0
 _PIECE: Final = 256 * 2**10  # what asyncio reads at once
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class BoundedProtocol(OffersDeclined, HttpToolsProtocol):
     """Refuses heads that do not end, and counts what a request brings, so that `sweep` can end what stalls."""
 
+    offered = httptools.HttpParserUpgrade
     max_message: int = 2**63
     timeout_s: float = 60.0
 
@@ -42,7 +44,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._received += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.feed(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+            return
         if self._in_head and self._received > MAX_HEAD:
             self._refuse(431, f"the line and headers of a request may have {MAX_HEAD} bytes")
         elif self._received > self.max_message:
@@ -60,15 +67,17 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is complete."""
-        self._in_head = False
-        super().on_headers_complete()
+        if not self.offers:
+            self._in_head = False
+            super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """The request is complete."""
-        self._in_head = True
-        self._received = 0
-        self._began_at = None
-        super().on_message_complete()
+        if not self.offers:
+            self._in_head = True
+            self._received = 0
+            self._began_at = None
+            super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Refuses what is no HTTP."""
