@@ -14,6 +14,7 @@ from agentlightning import Budget, Sampling, Trainer
 from agentlightning.algorithm import TrainingContext
 from agentlightning.continuous import Accept, Continuous
 from agentlightning.errors import BudgetExhausted, ConfigError, Interrupted
+from agentlightning.observer import Event, EventLogged
 from agentlightning.plugins import Plugins, hookimpl, load_plugins
 from agentlightning.specs import AlgorithmSpec
 from agentlightning.store import RolloutQuery, SpanQuery, open_store
@@ -110,6 +111,17 @@ def test_a_model_learns_beside_its_rollouts_and_then_from_what_they_left(
         assert series(results[0], metric) == series(results[1], metric)
 
 
+class Heard:
+    """Notes which events a run tells its observers."""
+
+    def __init__(self) -> None:
+        self.kinds: list[str] = []
+
+    def notify(self, event: Event) -> None:
+        if isinstance(event, EventLogged):
+            self.kinds.append(event.kind)
+
+
 async def test_an_agent_that_asks_for_the_likeliest_answer_is_sampled_while_it_is_trained(
     tmp_path: Path, plugins: Plugins
 ) -> None:
@@ -121,8 +133,10 @@ async def test_an_agent_that_asks_for_the_likeliest_answer_is_sampled_while_it_i
         return 1.0
 
     params = {"updates": 1, "group_size": 2}
-    made = trainer(tmp_path, plugins, params, sampling={}, val=["held out"], agent=certain)
+    heard = Heard()
+    made = trainer(tmp_path, plugins, params, sampling={}, val=["held out"], agent=certain, observers=[heard])
     await made.afit()
+    assert heard.kinds == ["nothing_to_train"]
     async with open_store(f"sqlite:///{tmp_path / 'agl.db'}") as store:
         asked = {
             (rollout.mode, span.attributes["gen_ai.request.temperature"])

@@ -18,6 +18,7 @@ from agentlightning.algorithm import EvaluationReport
 from agentlightning.observer import (
     Evaluated,
     Event,
+    EventLogged,
     MetricsLogged,
     PhaseStarted,
     RolloutFinished,
@@ -28,7 +29,7 @@ from agentlightning.observer import (
 _WINDOW: Final = 256
 """Rollouts that the reward is averaged over."""
 _LINE_EVERY_S: Final = 10.0
-"""Shortest time between plain lines about metrics, in seconds."""
+"""Shortest time between plain lines about metrics, or about events of one kind, in seconds."""
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _SHOWN: Final = 6
 """Metrics shown at once."""
@@ -57,6 +58,8 @@ class Progress:
         self._metrics: dict[str, float] = {}
         self._step = 0
         self._evaluations: list[str] = []
+        self._event = ""
+        self._events_said: dict[str, float] = {}
 
     def notify(self, event: Event) -> None:
         """Takes one event."""
@@ -69,6 +72,8 @@ class Progress:
                 self._count(event)
             case MetricsLogged():
                 self._log(event)
+            case EventLogged():
+                self._tell(event)
             case Evaluated():
                 line = f"{event.label}: {_outcome(event.report)}"
                 self._evaluations.append(line)
@@ -121,6 +126,16 @@ class Progress:
             self._last_line = now
             self._say(f"step {event.step}: {text}  ({self._speeds()})")
 
+    def _tell(self, event: EventLogged) -> None:
+        """What happens at every update is said now and then."""
+        if event.kind == "phase":
+            return
+        self._event = f"{event.kind}: {event.message}"
+        now = self._clock()
+        if now - self._events_said.get(event.kind, -math.inf) >= _LINE_EVERY_S:
+            self._events_said[event.kind] = now
+            self._say(self._event)
+
     def _say(self, line: str) -> None:
         """A plain line, where there is no live view."""
         if self._live is None:
@@ -149,6 +164,8 @@ class Progress:
         table.add_row(f"step {self._step}", self._metrics_text() or "n/a")
         for line in self._evaluations[-4:]:
             table.add_row("held out", Text(line, style="cyan"))
+        if self._event:
+            table.add_row("event", Text(self._event, style="yellow"))
         table.add_row("time", f"{elapsed}{self._eta()}")
         return Group(table)
 

@@ -28,7 +28,14 @@ from agentlightning.errors import (
     StoreUnavailable,
 )
 from agentlightning.gateway import CanaryScore, Gateway, Sampling
-from agentlightning.observer import Evaluated, MetricsLogged, Observers, PhaseStarted, RunFinished
+from agentlightning.observer import (
+    Evaluated,
+    EventLogged,
+    MetricsLogged,
+    Observers,
+    PhaseStarted,
+    RunFinished,
+)
 from agentlightning.pipeline import Pipeline
 from agentlightning.statistics import mean_interval
 from agentlightning.store import Store
@@ -323,11 +330,15 @@ class Session:
 
     async def phase(self, name: str, *, total: int | None = None) -> None:
         """See `TrainingContext.phase`."""
-        await self.event("phase", name)
+        await self._record("phase", name)
         self.observers.notify(PhaseStarted(name=name, total=total))
 
     async def event(self, kind: str, message: str) -> None:
         """See `TrainingContext.event`."""
+        await self._record(kind, message)
+        self.observers.notify(EventLogged(kind=kind, message=message))
+
+    async def _record(self, kind: str, message: str) -> None:
         await self.store.runs.log(
             self.run.id, events=[RunEvent(kind=kind, message=message, time=time.time())]
         )

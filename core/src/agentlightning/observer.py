@@ -53,6 +53,18 @@ class MetricsLogged(msgspec.Struct, frozen=True, kw_only=True):
     metrics: Mapping[str, float]
 
 
+class EventLogged(msgspec.Struct, frozen=True, kw_only=True):
+    """Something happened that is worth knowing, such as an update with nothing to learn from.
+
+    Attributes:
+        kind: What, in a word, such as `nothing_to_train`.
+        message: For people.
+    """
+
+    kind: str
+    message: str
+
+
 class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     """An evaluation ended."""
 
@@ -67,7 +79,7 @@ class RunFinished(msgspec.Struct, frozen=True, kw_only=True):
     run: Run
 
 
-Event = RunStarted | PhaseStarted | RolloutFinished | MetricsLogged | Evaluated | RunFinished
+Event = RunStarted | PhaseStarted | RolloutFinished | MetricsLogged | EventLogged | Evaluated | RunFinished
 
 
 class Observer(Protocol):

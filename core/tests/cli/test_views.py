@@ -16,6 +16,7 @@ from agentlightning.cli._trace import trace_tree
 from agentlightning.errors import ConfigError
 from agentlightning.observer import (
     Evaluated,
+    EventLogged,
     MetricsLogged,
     PhaseStarted,
     RolloutFinished,
@@ -297,6 +298,28 @@ def test_a_phase_whose_steps_log_now_and_then_is_counted_in_steps() -> None:
     shown = file.getvalue()
     assert "60/100" in shown
     assert "sft ends in about 40 s" in shown
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_a_run_tells_is_seen_while_it_runs_and_not_at_every_step(terminal: bool) -> None:
+    file, now = io.StringIO(), [0.0]
+    console = Console(file=file, width=100, height=30, force_terminal=terminal)
+    progress = Progress(console, clock=lambda: now[0])
+    progress.notify(RunStarted(run=RUN))
+    for step in range(12):
+        now[0] = step
+        progress.notify(EventLogged(kind="nothing_to_train", message=f"update {step}"))
+    progress.notify(EventLogged(kind="sft", message="8 answers"))
+    progress.notify(EventLogged(kind="phase", message="apo"))
+    progress.notify(RunFinished(run=RUN))
+    told = file.getvalue()
+    if not terminal:
+        assert [line for line in told.splitlines() if "update" in line] == [
+            "nothing_to_train: update 0",
+            "nothing_to_train: update 10",
+        ]
+    assert "sft: 8 answers" in told
+    assert "phase: apo" not in told
 
 
 def test_an_evaluation_without_an_outcome_has_no_mean() -> None:
