@@ -309,6 +309,16 @@ def test_a_completion_of_a_framework_and_the_gateway_s_record_of_it_are_one_call
     assert (call.span_id, call.operation, len(call.tokens)) == (outer, CHAT, 1)
 
 
+def test_the_temperature_is_the_one_that_the_gateway_asked_the_model_for() -> None:
+    build = EpisodeBuilder()
+    asked, sampled = ({semconv.REQUEST_TEMPERATURE: value} for value in (0.0, 1.0))
+    outer = build.span(CHAT, source=ADAPTER, attributes=dict(asked))
+    record = TokenRecord.pack([1], [2], [-0.5], version=0)
+    build.span(CHAT, source=GATEWAY, parent=outer, attributes=dict(sampled), tokens=(record,))
+    (call,) = run(build.build(), upto="join").episodes[0].spans
+    assert call.attributes == sampled
+
+
 def test_a_failed_try_is_not_the_call_of_a_framework_that_knows_no_response_id() -> None:
     build = EpisodeBuilder()
     outer = build.span(CHAT, source=ADAPTER)

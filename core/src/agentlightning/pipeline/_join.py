@@ -17,6 +17,7 @@ WIRE_ATTRIBUTES = (
     semconv.INPUT_MESSAGES,
     semconv.OUTPUT_MESSAGES,
     semconv.TOOL_DEFINITIONS,
+    semconv.REQUEST_TEMPERATURE,
     semconv.POLICY_VERSION,
     semconv.INCOMPLETE,
 )
