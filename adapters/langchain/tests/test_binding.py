@@ -117,6 +117,41 @@ async def test_a_chains_template_is_the_rollouts(stage: Any, how: str) -> None:
     assert "Speak {language}." in [one.value for one in stage.adapter.tunables(agent)]
 
 
+def test_messages_that_frame_an_input_are_instructions(stage: Any) -> None:
+    messages = [
+        ("human", "What is 2 + 2?"),
+        ("ai", "4, of {language}"),
+        ("human", "Context: {context}\nAnswer: {question}"),
+        ("human", "{question}"),
+        ("human", "<{{not a place}}> {question}!"),
+    ]
+    agent = ChatPromptTemplate.from_messages(messages) | stage.model()
+    found = [one for one in stage.adapter.tunables(agent) if one.kind is TunableKind.INSTRUCTION]
+    assert [(one.name, one.value) for one in found] == [
+        ("instruction", "Context: {context}\nAnswer: {question}"),
+    ]
+
+
+@pytest.mark.parametrize("how", ["sync", "async", "batch"])
+async def test_a_chains_instruction_is_the_rollouts(stage: Any, how: str) -> None:
+    agent = ChatPromptTemplate.from_template("Tell me a joke about {topic}") | stage.model()
+    context = stage.rollout(resources={"instruction": text("A pun on {topic}:")})
+    with in_rollout(context), stage.adapter.bind(agent, context) as bound:
+        if how == "sync":
+            bound.invoke({"topic": "owls"})
+        elif how == "async":
+            await bound.ainvoke({"topic": "owls"})
+        else:
+            bound.batch([{"topic": "owls"}])
+    assert sent(stage)["messages"][0]["content"] == "A pun on owls:"
+    with in_rollout(stage.rollout()):
+        agent.invoke({"topic": "owls"})
+    assert sent(stage)["messages"][0]["content"] == "Tell me a joke about owls"
+    wrong = stage.rollout(resources={"instruction": text("A pun on {theme}:")})
+    with pytest.raises(ConfigError, match="theme"), in_rollout(wrong), stage.adapter.bind(agent, wrong):
+        pass
+
+
 async def test_sixteen_rollouts_have_texts_of_their_own(stage: Any) -> None:
     agent = create_agent(stage.model(), tools=[], system_prompt="You help.", name="helper")
 

@@ -55,7 +55,7 @@ class LangChainInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     def _instrument(self, *, tracer_provider: TracerProvider | None = None, **_: object) -> None:
         from langchain_core.callbacks import BaseCallbackManager
         from langchain_core.language_models import BaseChatModel
-        from langchain_core.prompts import SystemMessagePromptTemplate
+        from langchain_core.prompts import HumanMessagePromptTemplate, SystemMessagePromptTemplate
 
         from lightning_adapter_langchain import _models, _swaps
 
@@ -66,6 +66,8 @@ class LangChainInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             (BaseChatModel, "astream", _models.astream),
             (SystemMessagePromptTemplate, "format_messages", _swaps.format_messages),
             (SystemMessagePromptTemplate, "aformat_messages", _swaps.aformat_messages),
+            (HumanMessagePromptTemplate, "format_messages", _swaps.format_messages),
+            (HumanMessagePromptTemplate, "aformat_messages", _swaps.aformat_messages),
         ]
         self._undo = ExitStack()
         for owner, name, wrapper in doors:

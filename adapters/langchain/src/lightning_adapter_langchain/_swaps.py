@@ -9,14 +9,16 @@ from typing import Any, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, SystemMessage
-from langchain_core.prompts import PromptTemplate, SystemMessagePromptTemplate
+from langchain_core.prompts import PromptTemplate
+
+from lightning_adapter_langchain._walk import Template
 
 
 class Swaps:
     """Replacements, looked up where a template is filled in or a model is asked.
 
     Attributes:
-        templates: Texts of system messages with variables.
+        templates: Texts of messages with variables.
         texts: Texts of system messages, by the message; it may also be rebuilt on its way, which `by_text` is for.
         by_text: The same by the text, where that says which.
         descriptions: Descriptions by the name of the tool and its own description.
@@ -24,13 +26,13 @@ class Swaps:
     """
 
     def __init__(self) -> None:
-        self.templates: list[tuple[SystemMessagePromptTemplate, str]] = []
+        self.templates: list[tuple[Template, str]] = []
         self.texts: list[tuple[SystemMessage, str]] = []
         self.by_text: dict[str, str] = {}
         self.descriptions: dict[tuple[str, str], str] = {}
         self.models: list[tuple[BaseChatModel, dict[str, object]]] = []
 
-    def template(self, found: SystemMessagePromptTemplate) -> SystemMessagePromptTemplate | None:
+    def template(self, found: Template) -> Template | None:
         """The template to fill in instead."""
         for known, text in self.templates:
             if known is found:
@@ -91,9 +93,9 @@ def swapped(swaps: Swaps) -> Iterator[None]:
 def format_messages(
     method: Callable[..., Any], template: object, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> object:
-    """Wraps `SystemMessagePromptTemplate.format_messages`."""
+    """Wraps `format_messages` of templates of messages."""
     swaps = current_swaps()
-    if swaps is not None and isinstance(template, SystemMessagePromptTemplate):
+    if swaps is not None and isinstance(template, Template):
         other = swaps.template(template)
         if other is not None:
             return [other.format(**kwargs)]
@@ -103,9 +105,9 @@ def format_messages(
 async def aformat_messages(
     method: Callable[..., Any], template: object, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> object:
-    """Wraps `SystemMessagePromptTemplate.aformat_messages`."""
+    """Wraps `aformat_messages` of templates of messages."""
     swaps = current_swaps()
-    if swaps is not None and isinstance(template, SystemMessagePromptTemplate):
+    if swaps is not None and isinstance(template, Template):
         other = swaps.template(template)
         if other is not None:
             return [await other.aformat(**kwargs)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import SystemMessage
-from langchain_core.prompts import PromptTemplate, SystemMessagePromptTemplate
+from langchain_core.prompts import HumanMessagePromptTemplate, PromptTemplate, SystemMessagePromptTemplate
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
@@ -16,9 +18,10 @@ from agentlightning.errors import ConfigError
 from agentlightning.types import ModelEndpoint, Resource
 from agentlightning.types import PromptTemplate as Prompt
 from lightning_adapter_langchain._swaps import Swaps
-from lightning_adapter_langchain._walk import Found, Part, ToolText, parts
+from lightning_adapter_langchain._walk import Found, Part, Template, ToolText, parts
 
 _MODEL_NAMES = ("model_name", "model", "model_id")
+_PLACEHOLDER: Final = re.compile(r"\{+[^{}]*\}+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ def _put(swaps: Swaps, part: Part, resource: Resource, *, name: str) -> None:
     text = _text(resource, name)
     if isinstance(part, SystemMessage):
         swaps.texts.append((part, text))
-    elif isinstance(part, SystemMessagePromptTemplate):
+    elif isinstance(part, Template):
         _check(part, text, name)
         swaps.templates.append((part, text))
     elif isinstance(part, BaseTool):
@@ -122,6 +125,8 @@ def _value(part: Part) -> tuple[TunableKind, str] | None:
             return TunableKind.SYSTEM_PROMPT, text
         case SystemMessagePromptTemplate(prompt=PromptTemplate(template=text)):
             return TunableKind.SYSTEM_PROMPT, text
+        case HumanMessagePromptTemplate(prompt=PromptTemplate() as prompt) if _instructs(prompt):
+            return TunableKind.INSTRUCTION, prompt.template
         case BaseTool(description=text) | ToolText(description=text):
             return TunableKind.TOOL_DESCRIPTION, text
         case BaseChatModel():
@@ -130,6 +135,11 @@ def _value(part: Part) -> tuple[TunableKind, str] | None:
             return None if name is None else (TunableKind.MODEL, name)
         case _:
             return None
+
+
+def _instructs(prompt: PromptTemplate) -> bool:
+    """Whether it says what to do with what it is filled with: no bare input, and no message that is always the same."""
+    return bool(prompt.input_variables) and any(map(str.isalpha, _PLACEHOLDER.sub("", prompt.template)))
 
 
 def _text(resource: Resource, name: str) -> str:
@@ -153,7 +163,7 @@ def _settings(resource: Resource, name: str) -> dict[str, object]:
     )
 
 
-def _check(part: SystemMessagePromptTemplate, text: str, name: str) -> None:
+def _check(part: Template, text: str, name: str) -> None:
     old = part.prompt
     assert isinstance(old, PromptTemplate)  # noqa: S101 - others have no value
     new = PromptTemplate.from_template(text, template_format=old.template_format)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import SystemMessage
-from langchain_core.prompts import SystemMessagePromptTemplate
+from langchain_core.prompts import HumanMessagePromptTemplate, SystemMessagePromptTemplate
 from langchain_core.prompts.message import BaseMessagePromptTemplate
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
@@ -32,7 +32,8 @@ class ToolText:
     description: str
 
 
-Part = SystemMessage | SystemMessagePromptTemplate | BaseTool | ToolText | BaseChatModel
+Template = SystemMessagePromptTemplate | HumanMessagePromptTemplate
+Part = SystemMessage | Template | BaseTool | ToolText | BaseChatModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class _Walk:
             if (id(found), here.owner) in self._seen or isinstance(found, _LEAVES):
                 continue
             self._seen[id(found), here.owner] = found  # kept: an id is only one's own as long as one lives
-            if isinstance(found, SystemMessage | SystemMessagePromptTemplate | BaseTool | BaseChatModel):
+            if isinstance(found, SystemMessage | Template | BaseTool | BaseChatModel):
                 yield Found(found, here.owner, here.place)
             if (tool := _tool(found)) is not None:
                 yield Found(tool, here.owner, here.place)
