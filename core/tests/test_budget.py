@@ -1,5 +1,6 @@
 """Budgets refuse what they do not allow, and count what they do."""
 
+import msgspec
 import pytest
 
 from agentlightning import semconv
@@ -18,6 +19,15 @@ def test_rollouts_are_counted_up_to_the_limit_and_not_past_it() -> None:
     assert meter.rollouts == 3
     meter.reserve(2)
     assert meter.rollouts == 5
+
+
+@pytest.mark.parametrize("name", ["rollouts", "tokens", "seconds", "money"])
+@pytest.mark.parametrize("limit", [-3, float("nan")])
+def test_a_limit_that_is_none_is_refused(name: str, limit: float) -> None:
+    with pytest.raises(ConfigError, match=f"limit of {name} is {limit!r}"):
+        Budget(**{name: limit})
+    with pytest.raises((ConfigError, msgspec.ValidationError)):
+        msgspec.convert({name: limit}, Budget)
 
 
 def test_nothing_starts_once_the_tokens_are_spent() -> None:

@@ -117,6 +117,10 @@ def test_the_file_in_the_working_directory_is_read_unless_another_is_named(folde
     assert load_config(other, {"AGL_CONFIG": "missing"}).config.seed == 2
 
 
+def test_a_file_of_an_editor_that_marks_its_encoding_is_read(folder: Path) -> None:
+    assert load_config(written(folder, "\ufeffseed = 1\n"), {}).config.seed == 1
+
+
 def test_a_list_may_be_one_name_or_several_with_commas(folder: Path) -> None:
     assert load_config(environ={"AGL_GRADERS": "a, b"}).config.graders == ("a", "b")
     assert load_config(written(folder, "algorithm = 'apo'"), {}).config.algorithm == ("apo",)

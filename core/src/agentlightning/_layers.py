@@ -147,7 +147,7 @@ def _from_file(file: FilePath | None) -> _Layer:
     if file is None:
         return {}
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # editors of Windows begin with a mark
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file} is not TOML: {error}; mend that line") from error

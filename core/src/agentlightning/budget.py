@@ -20,7 +20,7 @@ NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """Hard limits of a run; None is unlimited. Evaluation counts too.
+    """Hard limits of a run; None is unlimited. Evaluation counts too. A limit below 0 is a `ConfigError`.
 
     Attributes:
         rollouts: Most rollouts.
@@ -33,6 +33,14 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int | None = None
     seconds: float | None = None
     money: NonNegative | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            limit = getattr(self, name)
+            if limit is not None and not limit >= 0:
+                raise ConfigError(
+                    f"the limit of {name} is {limit!r}; give 0 or more, or leave it out for none"
+                )
 
 
 def prices_of(
