@@ -104,5 +104,6 @@ async def late_key_async() -> str:
 def _refuse() -> NoReturn:
     raise openai.OpenAIError(
         "Missing credentials: this client was constructed without a key, which only works inside of a rollout "
-        "whose model is served by an engine or an upstream. Pass an `api_key` or set the `OPENAI_API_KEY` environment variable."
+        "whose model is served by an engine or an upstream. Pass an `api_key` or set the `OPENAI_API_KEY` environment "
+        "variable."
     )
