@@ -72,6 +72,29 @@ async def test_weights_change_only_while_no_call_is_in_flight(store: Store) -> N
     assert seen == [True] * 4 * 3
 
 
+async def test_what_is_logged_of_an_update_is_of_all_its_passes(store: Store) -> None:
+    made = context(store)
+
+    class Counting(InMemoryLearner):
+        counted = 0
+
+        async def optim_step(self, config: OptimizerConfig) -> dict[str, float]:
+            self.counted += 1
+            found = await super().optim_step(config)
+            return found | {
+                "grad_norm": float(self.counted),
+                "ratio/max": -self.steps,
+                "ratio/min": self.steps,
+            }
+
+    made.learner = Counting(engine=learner_of(made).engine)
+    await create(SMALL | {"passes": 3, "updates": 2}).fit(made)
+    logged = [
+        [metrics[name] for name in ("grad_norm", "ratio/max", "ratio/min")] for _, metrics in made.logged
+    ]
+    assert logged == [[2.0, -1, 1], [5.0, -4, 4]]
+
+
 async def test_every_number_is_logged_by_its_usual_name(store: Store) -> None:
     made = context(store)
     await create(SMALL).fit(made)

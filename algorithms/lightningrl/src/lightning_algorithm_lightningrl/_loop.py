@@ -13,6 +13,7 @@ from agentlightning.types import Experience, Json
 from lightning_algorithm_lightningrl._batch import Batch, make_batch
 from lightning_algorithm_lightningrl._config import LightningRLConfig
 from lightning_algorithm_lightningrl._credit_rules import CreditRules
+from lightning_algorithm_lightningrl._metrics import over_passes
 from lightning_algorithm_lightningrl._settings import decode_settings
 from lightning_algorithm_lightningrl._sources import open_source
 from lightning_algorithm_lightningrl._temperature import off_policy, temperature_metrics, temperatures
@@ -89,13 +90,14 @@ class LightningRL:
                 metrics |= {"completions/length_drift": _drift(metrics["completions/mean_length"], length)}
                 metrics |= {f"baseline/{agent}": value for agent, value in baselines.items()}
                 if batch.trained:
-                    metrics |= await learner.forward_backward(batch.forest, config.loss_spec)
+                    passes = [await learner.forward_backward(batch.forest, config.loss_spec)]
                     async with _update(context, config):
-                        metrics |= await learner.optim_step(optimizer)
+                        passes[0] |= await learner.optim_step(optimizer)
                         for _ in range(config.passes - 1):
-                            metrics |= await learner.forward_backward(batch.forest, config.loss_spec)
-                            metrics |= await learner.optim_step(optimizer)
+                            passes.append(await learner.forward_backward(batch.forest, config.loss_spec))
+                            passes[-1] |= await learner.optim_step(optimizer)
                         await learner.publish()
+                    metrics |= over_passes(passes)
                 else:
                     await context.event("nothing_to_train", _nothing(batch, step=step))
                 await context.log(metrics | {"num_tokens": float(tokens)}, step=step)

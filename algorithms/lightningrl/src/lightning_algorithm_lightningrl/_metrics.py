@@ -101,6 +101,22 @@ def _clipped(experience: Experience) -> Metrics:
     return {"completions/clipped_ratio": _mean(float(one.finish_reason == "length") for one in records)}
 
 
+def over_passes(found: Sequence[Metrics]) -> Metrics:
+    """Metrics of an update: means over its passes, but for what is a greatest or least."""
+    names = {name: None for metrics in found for name in metrics}
+    return {name: _over(name, [metrics[name] for metrics in found if name in metrics]) for name in names}
+
+
+def _over(name: str, values: Sequence[float]) -> float:
+    match name.rpartition("/")[2]:
+        case "max":
+            return max(values)
+        case "min":
+            return min(values)
+        case _:
+            return statistics.fmean(values)
+
+
 def _spread(name: str, values: Sequence[float], *, least: bool = False) -> Metrics:
     found = {f"{name}/mean": _mean(values), f"{name}/max": max(values, default=0.0)}
     return found | ({f"{name}/min": min(values, default=0.0)} if least else {})
