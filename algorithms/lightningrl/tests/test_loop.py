@@ -254,6 +254,8 @@ async def test_a_run_without_tasks_or_learner_is_refused(store: Store) -> None:
         ({"max_staleness": 1, "loss": "reinforce"}, "no ratio to the policy that sampled"),
         ({"offline": {}, "max_staleness": 1}, "max_staleness cannot be honoured"),
         ({"offline": {}, "selection": {"replace_flat": 1}}, "selection cannot be honoured"),
+        ({"advantage": "reinforce", "selection": {"replace_flat": 1}}, "leave replace_flat out"),
+        ({"advantage": "rae", "selection": {"replace_flat": 1}}, "leave replace_flat out"),
         ({"offline": {"window": 3}}, "take order 'recent'"),
         ({"offline": {"run": "x"}}, "unknown field `run`"),
         ({"selection": {"curriculum": {"lowest": 0.5, "highest": 0.5}}}, "no pass rate"),
