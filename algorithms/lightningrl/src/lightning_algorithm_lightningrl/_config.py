@@ -216,7 +216,9 @@ class LightningRLConfig(msgspec.Struct, frozen=True, kw_only=True):
                 f"compare is {str(self.compare)!r}, but advantage {name!r} compares no decisions of a group; "
                 "leave it out, or take an advantage such as 'grpo'"
             )
-        if self.selection.replace_flat and not (self.estimator.needs_group or self.estimator is Estimator.GAE):
+        if self.selection.replace_flat and not (
+            self.estimator.needs_group or self.estimator is Estimator.GAE
+        ):
             raise ConfigError(
                 f"selection replaces {self.selection.replace_flat!r} groups whose credits are equal, and advantage "
                 f"{name!r} learns from them too, as it compares with no group; leave replace_flat out"
