@@ -19,6 +19,7 @@ from agent_framework import (
 from agent_framework.openai import OpenAIChatCompletionClient
 from agent_framework.orchestrations import (
     ConcurrentBuilder,
+    GroupChatBuilder,
     HandoffBuilder,
     MagenticBuilder,
     SequentialBuilder,
@@ -103,6 +104,25 @@ async def test_spans_of_a_graph_are_nested(stage: Any) -> None:
     assert names[0] == "invoke_agent writer"
     assert "executor.process writer" in names
     assert names[-1].startswith("workflow.run")
+
+
+@pytest.mark.parametrize("most", [2, 3])
+async def test_a_group_chat_ends_with_what_was_said_last(stage: Any, most: int) -> None:
+    stage.script = speaking
+
+    def in_turn(state: Any) -> str:
+        return list(state.participants)[len(state.conversation) % 2]
+
+    workflow = GroupChatBuilder(
+        participants=[agent("writer"), agent("reviewer")],
+        selection_func=in_turn,
+        max_rounds=most,
+        termination_condition=lambda conversation: len(conversation) > 3,
+        output_from="all",
+    ).build()
+    told = await run(stage, workflow, "hi")
+    assert whose(stage) == ["reviewer", "writer", "reviewer"][:most]
+    assert told.startswith(f"{whose(stage)[-1]} saw")
 
 
 async def test_a_sequence_hands_the_conversation_on(stage: Any) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Sequence
-from typing import TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from agent_framework import AgentExecutorResponse, AgentResponse, BaseAgent, Message, RawAgent, Workflow
 from agent_framework._workflows._agent import WorkflowAgent
@@ -16,6 +17,7 @@ from agentlightning.types import Json
 from lightning_adapter_agent_framework._objects import parts
 
 _STATEFUL = (Workflow, FunctionalWorkflow, WorkflowAgent, FunctionalWorkflowAgent)
+_NOTICES: Final = ("TERMINATION_CONDITION_MET_MESSAGE", "MAX_ROUNDS_MET_MESSAGE")
 _Extension = TypeVar("_Extension")
 
 
@@ -64,7 +66,16 @@ async def call(root: object, task: Json) -> Json:
         return plain(response)
     workflow = cast("Workflow", root)
     outputs = (await workflow.run(_input(workflow, task))).get_outputs()
-    return plain(outputs[-1]) if outputs else None
+    said = [output for output in outputs if not _is_notice(output)]
+    return plain((said or outputs)[-1]) if outputs else None
+
+
+def _is_notice(output: object) -> bool:
+    """Whether it only tells that a group chat is over, which its orchestrator does in the last output."""
+    chats = sys.modules.get("agent_framework_orchestrations._base_group_chat_orchestrator")
+    orchestrator = getattr(chats, "BaseGroupChatOrchestrator", None)
+    notices = (getattr(orchestrator, name, None) for name in _NOTICES)
+    return isinstance(output, AgentResponse) and output.text in notices
 
 
 def plain(output: object) -> Json:
