@@ -323,15 +323,17 @@ async def _start_model(
         return
     build = cast("GatewayFactory", plugins.load(plugins.find(AppSpec, "gateway")))
     config = GatewayConfig(
-        port=recipe.port, sampling=recipe.sampling, on_policy=_policy_sampling(recipe, plugins)
+        port=recipe.port, sampling=recipe.sampling, on_policy=_policy_sampling(session, recipe, plugins)
     )
     session.gateway = build(store=session.store, upstreams=upstreams, config=config)
     await session.gateway.start()
     stack.push_async_callback(session.gateway.stop)
 
 
-def _policy_sampling(recipe: Recipe, plugins: Plugins) -> Sampling:
+def _policy_sampling(session: Session, recipe: Recipe, plugins: Plugins) -> Sampling:
     """How training rollouts are sampled where nobody says: as the algorithm needs it, but for agents that are live."""
+    if session.run.kind is not RunKind.TRAIN:
+        return Sampling()
     live = recipe.continuous is not None and recipe.continuous.traffic is Traffic.LIVE
     if live or not any(
         plugins.find(AlgorithmSpec, one.name).on_policy for one in recipe.algorithm.algorithms

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import torch
 import torch.distributed as dist
@@ -15,6 +18,10 @@ from lightning_plugin_torch._options import TorchOptions, decode_lora
 from lightning_plugin_torch._ranks import LEAVE, PATIENCE, START, STOP, Group
 from lightning_plugin_torch._trainer import Trainer
 from lightning_plugin_torch._value_trainer import create_trainer
+
+_THREADS: Final = 2  # of gloo
+_LET_GO_S: Final = 10.0
+_LOOK_S: Final = 0.02
 
 
 @dataclass(slots=True)
@@ -38,7 +45,30 @@ def leave() -> None:
     """Ends the group; the leader sends the others home."""
     if dist.is_initialized():
         Group(torch.device("cpu")).announce(LEAVE)
+        _let_go()
         dist.destroy_process_group()
+
+
+def _let_go() -> None:
+    """Waits until the group's threads have let go of what they were given.
+
+    They live as long as the process, because torch's caches know the group. One that lets go of a tensor while the
+    interpreter ends aborts the process, after all its work is done.
+    """
+    works, given = [], []
+    for _ in range(_THREADS):
+        tensor = torch.zeros(1)
+        given.append(weakref.ref(tensor))
+        works.append(dist.broadcast(tensor, src=0, async_op=True))
+        del tensor
+    for work in works:
+        work.wait()
+    works.clear()
+    del work
+    until = time.monotonic() + _LET_GO_S
+    time.sleep(_LOOK_S)  # for what they were given before
+    while any(one() is not None for one in given) and time.monotonic() < until:
+        time.sleep(_LOOK_S)
 
 
 def follow() -> None:
