@@ -66,7 +66,8 @@ async def test_what_is_no_http_is_told(serve: Serve) -> None:
 
 async def test_a_head_that_does_not_end_is_refused(serve: Serve) -> None:
     async with serve() as bench:
-        parts = [b"GET /healthz HTTP/1.1\r\nHost: h\r\n", *[b"X: " + b"x" * 10_000 + b"\r\n"] * 10]
+        head = b"GET /healthz HTTP/1.1\r\nHost: h\r\n" + b"X: " + b"x" * 2**16
+        parts = [head[: 2**16], b"x"]  # nothing more is on its way when the connection is closed
         told = await answers(bench, parts, count=1)
     assert told.startswith(b"HTTP/1.1 400")
     assert b"65536 bytes" in told
