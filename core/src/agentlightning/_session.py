@@ -189,10 +189,7 @@ class Session:
 
     async def _log_pipeline(self, experience: Experience, step: int) -> None:
         stages: Json = msgspec.to_builtins(experience.reports)
-        event = RunEvent(
-            kind="pipeline", message=f"step {step}", time=time.time(), data={"step": step, "stages": stages}
-        )
-        await self.store.runs.log(self.run.id, events=[event])
+        await self._record("pipeline", f"step {step}", data={"step": step, "stages": stages})
 
     async def evaluate(
         self,
@@ -287,13 +284,8 @@ class Session:
         if self.engine is None or self.learner is None:
             return
         version = self.engine.version
-        event = RunEvent(
-            kind=WEIGHTS_EVENT,
-            message=f"policy version {version} {how}",
-            time=time.time(),
-            data=dict(loading(version, was=was)),
-        )
-        await self.store.runs.log(self.run.id, events=[event])
+        data = dict(loading(version, was=was))
+        await self._record(WEIGHTS_EVENT, f"policy version {version} {how}", data=data)
         self.lineages.pop(self.run.id, None)
 
     @asynccontextmanager
@@ -338,10 +330,9 @@ class Session:
         await self._record(kind, message)
         self.observers.notify(EventLogged(kind=kind, message=message))
 
-    async def _record(self, kind: str, message: str) -> None:
-        await self.store.runs.log(
-            self.run.id, events=[RunEvent(kind=kind, message=message, time=time.time())]
-        )
+    async def _record(self, kind: str, message: str, *, data: dict[str, Json] | None = None) -> None:
+        event = RunEvent(kind=kind, message=message, time=time.time(), data=data or {})
+        await self.store.runs.log(self.run.id, events=[event])
 
     async def _write_checkpoint(self, final: Path, manifest: Mapping[str, Json]) -> None:
         """Written beside its place and moved there whole."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated
 
 import msgspec
 
@@ -15,8 +14,6 @@ from agentlightning.types import Episode, Json, Span, SpanSource
 
 _TOKEN_BYTES = 4
 _ANY = "*"
-
-NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +29,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     rollouts: int | None = None
     tokens: int | None = None
     seconds: float | None = None
-    money: NonNegative | None = None
+    money: float | None = None
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:

@@ -132,17 +132,14 @@ class LiveRollouts:
 
     async def among(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """Those that are live, in their order."""
-        return [
-            one
-            for one in rollouts
-            if one.mode is Mode.TRAIN
-            and (STREAM.items() <= one.metadata.items() or not await self._is_job(one.run_id))
-        ]
+        played = [one for one in rollouts if one.mode is Mode.TRAIN]
+        streamed = {one.id for one in played if STREAM.items() <= one.metadata.items()}
+        runs = {one.run_id for one in played if one.run_id is not None and one.id not in streamed}
+        jobs = {run_id for run_id in runs if await self._is_job(run_id)}
+        return [one for one in played if one.id in streamed or one.run_id not in jobs]
 
-    async def _is_job(self, run_id: str | None) -> bool:
+    async def _is_job(self, run_id: str) -> bool:
         """Whether rollouts belong to a run that trains or evaluates; agents may put theirs under any name."""
-        if run_id is None:
-            return False
         if run_id not in self._of_jobs:
             try:
                 run = await self._store.runs.get(run_id)

@@ -1,4 +1,4 @@
-"""Workers beside runs that serve a model of their own."""
+"""`agl work`: what a worker tells, and which rollouts it leaves to others."""
 
 from __future__ import annotations
 
@@ -25,13 +25,6 @@ from agentlightning.types import (
 Agl = Callable[..., Any]
 STORE = "sqlite:///agl.db"
 WORK = ("work", "agent.py:solve", "--until-idle", "0.1", "--store", STORE)
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "agent.py").write_text("def solve(task):\n    return 1.0\n")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 async def enqueue(*runs: str, config: dict[str, Json]) -> None:
@@ -103,3 +96,15 @@ def test_a_worker_of_another_run_does_not_mind(agl: Agl, project: Path) -> None:
         "plain": RolloutStatus.SUCCEEDED,
         "serves": RolloutStatus.QUEUED,
     }
+
+
+def test_a_worker_tells_why_the_first_rollout_failed(agl: Agl, project: Path) -> None:
+    async def enqueue() -> None:
+        async with open_store("sqlite:///agl.db") as store:
+            await store.rollouts.enqueue([RolloutRequest(task={"x": 13}), RolloutRequest(task={"x": 13})])
+
+    asyncio.run(enqueue())
+    done = agl("work", "agent.py:solve", "--until-idle", "0.1", "--store", "sqlite:///agl.db")
+    assert done.err.count("the first failure: ro-") == 1
+    assert "RuntimeError: unlucky" in done.err
+    assert "2 rollouts: 2 failed" in done.err
